@@ -1,0 +1,59 @@
+"""The native core: OTLP wire format in, Arrow out. All functions release the GIL and never raise on payload bytes
+unless they say so."""
+
+from collections.abc import Sequence
+from typing import final
+
+import pyarrow as pa
+
+@final
+class Inspection:
+    """What a request holds, found by walking its wire format without decoding values."""
+
+    items: int
+    """Spans (traces) or log records (logs), including the ones in `rejects`."""
+    attributes: int
+    """Attributes of resources, scopes, spans, events and links together."""
+    rejects: list[tuple[int, str]]
+    """(index of the span in the request, reason) of spans that would be rejected; at most 100 are listed."""
+    rejected: int
+    repaired: int
+    """Strings with invalid UTF-8, stored with U+FFFD in place of the bad bytes."""
+
+def inspect(signal: str, body: bytes, *, items_max: int, attributes_max: int) -> Inspection:
+    """Count and check a protobuf export request.
+
+    Stops early and returns counts above the limits as soon as one is exceeded. Raises ValueError, saying at which
+    byte, if the request as a whole is not a valid message.
+    """
+
+def cut_oversized(body: bytes, *, span_bytes_max: int) -> tuple[bytes, list[tuple[int, str, int, str]]]:
+    """Cut the longest values of spans over `span_bytes_max` bytes.
+
+    Returns the request (the same object if nothing was cut) and (span index, attribute key, original bytes, hash) of
+    each cut value. The cut value ends in `...[cut by spanwise: N bytes, xxh3 HASH]`.
+    """
+
+def json_to_protobuf(signal: str, body: bytes) -> bytes:
+    """Transcode an OTLP/JSON export request (hex ids, int64 as strings or numbers, enum names or numbers, unknown
+    fields ignored) to protobuf. Raises ValueError with the position if it is not JSON or not an export request."""
+
+@final
+class Decoded:
+    spans: pa.RecordBatch
+    content: pa.RecordBatch
+    log_events: pa.RecordBatch
+    rejects: list[tuple[int, int, str]]
+    """(frame index, item index, reason), at most 1,000 listed."""
+    rejected: int
+    ignored_logs: int
+    """Log records without GenAI meaning."""
+
+@final
+class Decoder:
+    """Decodes and normalises frames by a plan, see `processors.normalise.plan`."""
+
+    def __init__(self, plan_json: bytes) -> None:
+        """Raises ValueError naming the dialect and row if the plan is not valid."""
+    def decode(self, frames: Sequence[tuple[str, int, str, bytes]]) -> Decoded:
+        """(tenant, received_unix_nano, signal, body) of each frame; the same frames always give the same bytes."""

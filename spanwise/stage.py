@@ -1,0 +1,72 @@
+"""What stages promise each other: frames in, two kinds of error, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from spanwise.model import Signal, SpanBatch
+
+
+class RejectedError(Exception):
+    """This input will always fail. Say so to whoever sent it, count it, carry on; never retry it."""
+
+
+class OverloadedError(Exception):
+    """There is no room now. The sender keeps the data and tries again in about a second."""
+
+
+class Frame(NamedTuple):
+    """One accepted export request, as the journal keeps it."""
+
+    seq: int
+    """Position in its journal file, growing."""
+    tenant: str
+    received_unix_nano: int
+    signal: Signal
+    items: int
+    """Spans or log records in `body`."""
+    body: bytes
+    """Protobuf `ExportTraceServiceRequest` or `ExportLogsServiceRequest`, not compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRange:
+    """Frames that are processed and stored together, the same ones again after a crash."""
+
+    token: str
+    """Identity of the range: equal after a crash, never reused for other frames."""
+    frames: tuple[Frame, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(frame.body) for frame in self.frames)
+
+
+class Journal(Protocol):
+    """Where accepted requests are durable until they are stored.
+
+    `append` is asynchronous and may be awaited by many callers at once; every other method is called from the
+    pipeline's threads and may block.
+    """
+
+    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> None:
+        """Return once the request is durable. Raises OverloadedError if the journal is full or failing."""
+
+    def seal(self, *, bytes_max: int, timeout_s: float) -> SealedRange | None:
+        """Take the next frames, up to `bytes_max` (at least one), waiting up to `timeout_s` for the first.
+
+        The range is recorded before it is returned. Ranges left open by a crash come first, unchanged.
+        """
+
+    def done(self, taken: SealedRange) -> None:
+        """Forget a range whose rows are stored."""
+
+    def close(self) -> None:
+        """Finish the running commit and refuse what comes after."""
+
+
+class Processor(Protocol):
+    """A stage: pure, synchronous, one batch in, one batch out."""
+
+    def __call__(self, batch: SpanBatch) -> SpanBatch: ...
