@@ -1,4 +1,7 @@
 //! The native core of Spanwise: the OTLP wire format in, Arrow record batches out. It knows the wire, not the meaning:
 //! which attribute means what is a plan handed over by `processors.normalise`.
 
+pub mod messages;
+pub mod normalise;
+pub mod plan;
 pub mod view;
