@@ -251,9 +251,38 @@ CONTENT: Final = Table(
     order_by=("tenant", "trace_id", "hash"),
 )
 
+_CANONICAL_IN_LOGS: Final = (
+    "operation",
+    "kind",
+    "provider",
+    "request_model",
+    "response_model",
+    "response_id",
+    "agent_name",
+    "conversation_id",
+    "user_id",
+    "tool_name",
+    "tool_call_id",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "input_basis",
+    "reported_cost_usd",
+    "finish_reasons",
+    "finish_reasons_raw",
+    "error_type",
+    "tool_status",
+    "input_preview",
+    "output_preview",
+    "content",
+)
+"""What a log record may contribute to its span, with the meaning it has there."""
+
 LOG_EVENTS: Final = Table(
     "log_events",
-    "OTLP log records that carry GenAI content, cost or usage, kept to be joined to their spans.",
+    "OTLP log records that carry GenAI content, cost or usage, normalised like spans and kept to be joined to them.",
     (
         _TENANT,
         _TRACE_ID,
@@ -270,6 +299,7 @@ LOG_EVENTS: Final = Table(
         _lc("service", "Resource attribute `service.name`."),
         _lc("scope", "Instrumentation scope name."),
         _lc("dialect", "The instrumentation dialect that was recognised."),
+        *(column for column in SPANS.columns if column.name in _CANONICAL_IN_LOGS),
         _text("body", "Body: text as sent, anything else as JSON."),
         Column("attributes", _LC_MAP, _MAP, "Every attribute, whole.", "ZSTD(1)"),
         _text("attribute_types", "As in `spans`."),

@@ -84,6 +84,22 @@ pub struct SpanView<'a> {
     pub dropped_links_count: u32,
 }
 
+/// One log record.
+#[derive(Debug)]
+pub struct LogView<'a> {
+    pub resource: &'a ResourceView<'a>,
+    pub scope: &'a ScopeView<'a>,
+    pub trace_id: Option<[u8; 16]>,
+    pub span_id: Option<[u8; 8]>,
+    /// Falls back to the observed time.
+    pub time_unix_nano: u64,
+    pub severity: u32,
+    /// `EventName`, or else the attribute `event.name`.
+    pub event_name: &'a str,
+    pub body: Value<'a>,
+    pub attrs: Vec<Attr<'a>>,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub input: Option<u64>,
