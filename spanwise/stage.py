@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import pyarrow as pa
+
 from spanwise.model import Signal, SpanBatch
 
 
@@ -59,6 +61,10 @@ class Journal(Protocol):
         The range is recorded before it is returned. Ranges left open by a crash come first, unchanged.
         """
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of frames that are durable but not sealed yet. Cheap: called many times a second."""
+
     def done(self, taken: SealedRange) -> None:
         """Forget a range whose rows are stored."""
 
@@ -70,3 +76,13 @@ class Processor(Protocol):
     """A stage: pure, synchronous, one batch in, one batch out."""
 
     def __call__(self, batch: SpanBatch) -> SpanBatch: ...
+
+
+class Sink(Protocol):
+    """Where batches go. Called from one thread at a time."""
+
+    def write(self, token: str, spans: SpanBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
+        """Store all rows or raise; the same token again stores nothing twice.
+
+        Raises RejectedError if these rows can never be stored; anything else may work later and is retried.
+        """

@@ -1,0 +1,289 @@
+"""From the journal to the store: seal, decode, price, insert, forget; two threads, one range ahead.
+
+Nothing here decides what a span means or how it is stored. What it does decide: how long to gather (`Pacer`), that a
+range is forgotten only after its rows are stored, and that a range which can never be stored is set aside as a file
+instead of stopping the ones behind it.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from spanwise._native import Decoded, Decoder
+from spanwise.stage import Frame, Journal, Processor, RejectedError, SealedRange, Sink
+
+log = structlog.get_logger(__name__)
+
+_IDLE_WAIT_S = 0.5
+_POLL_S = 0.02
+
+
+class PipelineConfig(BaseModel):
+    """How much is gathered before it is stored together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_bytes: int = Field(
+        16 << 20, ge=64 << 10, le=256 << 20, description="Bytes of requests that are stored together at the most."
+    )
+    batch_age_s: float = Field(
+        0.8,
+        ge=0,
+        le=60,
+        description="While data keeps coming, gather this long between two inserts. After a pause the first data is "
+        "stored at once.",
+    )
+    retry_max_s: float = Field(
+        10.0, ge=0.1, le=600, description="Longest pause between two attempts to store a batch the store refused."
+    )
+    dead_letters_max: int = Field(
+        1000, ge=1, description="Requests kept as files after they could not be decoded or stored; then the oldest go."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A range with its rows, ready to store."""
+
+    taken: SealedRange
+    spans: pa.RecordBatch
+    content: pa.RecordBatch
+    log_events: pa.RecordBatch
+
+
+class PipelineObserver(Protocol):
+    """What the pipeline tells telemetry. Batches, durations in seconds and counts, never payload."""
+
+    def decoded(
+        self, *, frames: int, bytes_: int, spans: int, rejected: int, ignored_logs: int, seconds: float
+    ) -> None: ...
+    def processed(self, spans: pa.RecordBatch, *, seconds: float) -> None: ...
+    def inserted(self, *, spans: int, content: int, log_events: int, seconds: float) -> None: ...
+    def insert_failed(self, *, reason: str) -> None: ...
+    def dead_lettered(self, *, frames: int, reason: str) -> None: ...
+
+
+class Pacer:
+    """Decides when to take the next range: at once after a pause, else by age or bytes."""
+
+    def __init__(self, config: PipelineConfig, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._clock = clock
+        self._last_taken_s = float("-inf")
+
+    def remaining_s(self, pending_bytes: int) -> float:
+        """Seconds to go on gathering, 0 to take what is there."""
+        if pending_bytes >= self._config.batch_bytes:
+            return 0.0
+        return max(0.0, self._last_taken_s + self._config.batch_age_s - self._clock())
+
+    def took(self) -> None:
+        self._last_taken_s = self._clock()
+
+
+class DeadLetters:
+    """Requests that can never be stored, kept as protobuf files for a person to look at."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory
+        self._keep = keep
+
+    def put(self, token: str, frame: Frame) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        name = (
+            f"{frame.received_unix_nano:020d}-{re.sub(r'[^0-9A-Za-z-]', '-', token)}-{frame.seq}.{frame.signal}.binpb"
+        )
+        path = self._directory / name
+        path.write_bytes(frame.body)
+        for old in sorted(self._directory.glob("*.binpb"))[: -self._keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+
+class Pipeline:
+    """Moves sealed ranges from the journal into the sink until it is stopped.
+
+    `on_stored` is called with the stored batches before the range is forgotten, from the storing thread.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        journal: Journal,
+        decoder: Decoder,
+        processors: Sequence[Processor],
+        sink: Sink,
+        observer: PipelineObserver,
+        dead_letters: DeadLetters,
+        clock: Callable[[], float],
+        on_stored: Callable[[pa.RecordBatch, pa.RecordBatch], None],
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._decoder = decoder
+        self._processors = processors
+        self._sink = sink
+        self._observer = observer
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._on_stored = on_stored
+        self._pacer = Pacer(config, clock)
+        self._stop = threading.Event()
+        self._prepared: queue.Queue[Prepared | None] = queue.Queue(maxsize=1)
+        self._threads = [
+            threading.Thread(target=self._prepare_loop, name="spanwise-prepare", daemon=True),
+            threading.Thread(target=self._store_loop, name="spanwise-store", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Store what is already prepared, take nothing new. True if it finished in time."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout_s / 2)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # Preparing
+
+    def _prepare_loop(self) -> None:
+        while not self._stop.is_set():
+            taken = self._take()
+            if taken is None:
+                continue
+            prepared = self._prepare(taken)
+            if prepared is not None:
+                self._hand_over(prepared)
+        self._hand_over(None)
+
+    def _take(self) -> SealedRange | None:
+        if self._journal.pending_bytes:
+            while not self._stop.is_set() and self._pacer.remaining_s(self._journal.pending_bytes) > 0:
+                self._stop.wait(_POLL_S)
+            if self._stop.is_set():
+                return None
+        taken = self._journal.seal(bytes_max=self._config.batch_bytes, timeout_s=_IDLE_WAIT_S)
+        if taken is not None:
+            self._pacer.took()
+        return taken
+
+    def _prepare(self, taken: SealedRange) -> Prepared | None:
+        decoded = self._decode(taken)
+        if decoded is None:
+            self._journal.done(taken)
+            return None
+        started = self._clock()
+        spans = decoded.spans
+        for process in self._processors:
+            spans = process(spans)
+        self._observer.processed(spans, seconds=self._clock() - started)
+        return Prepared(taken, spans, decoded.content, decoded.log_events)
+
+    def _decode(self, taken: SealedRange) -> Decoded | None:
+        """Decode a range; a frame that breaks the decoder is set aside and the others are decoded without it."""
+        frames = taken.frames
+        while frames:
+            started = self._clock()
+            try:
+                decoded = self._decoder.decode([(f.tenant, f.received_unix_nano, f.signal, f.body) for f in frames])
+            except ValueError as error:
+                frames = self._without_broken(taken.token, frames, error)
+                continue
+            self._observer.decoded(
+                frames=len(frames),
+                bytes_=sum(len(frame.body) for frame in frames),
+                spans=decoded.spans.num_rows,
+                rejected=decoded.rejected,
+                ignored_logs=decoded.ignored_logs,
+                seconds=self._clock() - started,
+            )
+            return decoded
+        return None
+
+    def _without_broken(self, token: str, frames: tuple[Frame, ...], error: ValueError) -> tuple[Frame, ...]:
+        good = []
+        for frame in frames:
+            try:
+                self._decoder.decode([(frame.tenant, frame.received_unix_nano, frame.signal, frame.body)])
+            except ValueError:
+                self._set_aside(token, (frame,), "decode")
+            else:
+                good.append(frame)
+        if len(good) == len(frames):
+            # Each decodes alone but not together: a defect of ours. Keep the data and go on.
+            log.error("decode_range_failed", frames=len(frames), error=type(error).__name__)
+            self._set_aside(token, frames, "decode")
+            return ()
+        return tuple(good)
+
+    def _hand_over(self, prepared: Prepared | None) -> None:
+        while True:
+            try:
+                self._prepared.put(prepared, timeout=_IDLE_WAIT_S)
+            except queue.Full:
+                if not self._threads[1].is_alive():
+                    return
+            else:
+                return
+
+    # Storing
+
+    def _store_loop(self) -> None:
+        while True:
+            prepared = self._prepared.get()
+            if prepared is None:
+                return
+            if self._store(prepared):
+                self._journal.done(prepared.taken)
+
+    def _store(self, prepared: Prepared) -> bool:
+        """True once the range is stored or set aside; False if the program stops first."""
+        pause_s = 0.1
+        while True:
+            started = self._clock()
+            try:
+                self._sink.write(prepared.taken.token, prepared.spans, prepared.content, prepared.log_events)
+            except RejectedError as error:
+                self._observer.insert_failed(reason="rejected")
+                log.error("range_rejected_by_store", frames=len(prepared.taken.frames), error=str(error))
+                self._set_aside(prepared.taken.token, prepared.taken.frames, "store")
+                return True
+            except Exception as error:  # noqa: BLE001 - whatever a driver raises, the data stays and is tried again
+                self._observer.insert_failed(reason=type(error).__name__)
+                log.warning(
+                    "insert_failed",
+                    error=type(error).__name__,
+                    retry_in_s=round(pause_s, 1),
+                    spans=prepared.spans.num_rows,
+                )
+                if self._stop.wait(pause_s):
+                    return False
+                pause_s = min(pause_s * 2, self._config.retry_max_s)
+            else:
+                self._observer.inserted(
+                    spans=prepared.spans.num_rows,
+                    content=prepared.content.num_rows,
+                    log_events=prepared.log_events.num_rows,
+                    seconds=self._clock() - started,
+                )
+                self._on_stored(prepared.spans, prepared.log_events)
+                return True
+
+    def _set_aside(self, token: str, frames: tuple[Frame, ...], reason: str) -> None:
+        for frame in frames:
+            path = self._dead_letters.put(token, frame)
+            log.error("request_set_aside", reason=reason, file=str(path), bytes=len(frame.body))
+        self._observer.dead_lettered(frames=len(frames), reason=reason)
