@@ -261,7 +261,7 @@ class Pipeline:
                 log.error("range_rejected_by_store", frames=len(prepared.taken.frames), error=str(error))
                 self._set_aside(prepared.taken.token, prepared.taken.frames, "store")
                 return True
-            except Exception as error:  # noqa: BLE001 - whatever a driver raises, the data stays and is tried again
+            except Exception as error:  # whatever a driver raises, the data stays and is tried again
                 self._observer.insert_failed(reason=type(error).__name__)
                 log.warning(
                     "insert_failed",
