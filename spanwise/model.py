@@ -149,6 +149,11 @@ SPANS: Final = Table(
         _tokens("reasoning_tokens", "Part of `output_tokens` spent on reasoning."),
         _lc("usage_scope", "own: sum it. aggregate: repeats other spans, never sum it. none: no usage here."),
         _lc(
+            "usage_scope_reason",
+            "Who decided `usage_scope`. '': the dialect's table, for good. tentative: the table, and the trace may say "
+            "otherwise. descendant: a span below reports this usage. repeat: another span reports the same call.",
+        ),
+        _lc(
             "input_basis",
             "What was done to reach the inclusive input: inclusive, exclusive_fixed, exclusive_unknown, unknown.",
         ),

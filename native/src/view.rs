@@ -150,6 +150,9 @@ pub struct Canonical<'a> {
     pub usage: Usage,
     /// own, aggregate or none.
     pub usage_scope: &'static str,
+    /// '' or `tentative`: the table says "own unless a descendant carries usage" (agents, workflows, chains, wrappers
+    /// of a model call), which only the whole trace can tell.
+    pub usage_scope_reason: &'static str,
     /// inclusive, exclusive_fixed, exclusive_unknown, unknown, or '' without usage.
     pub input_basis: &'static str,
     /// Reported cost in 10⁻⁹ USD.
