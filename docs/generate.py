@@ -1,0 +1,22 @@
+"""Write the generated pages of this folder. A test compares each with what this would write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from spanwise.telemetry import metric_reference
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "metrics.md": metric_reference,
+}
+
+
+def main() -> None:
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,504 @@
+"""What Spanwise says about itself: Prometheus metrics and structured logs.
+
+A `Telemetry` owns its registry and is passed to whoever counts something; nothing here is global. Figures are per
+process and start at zero with it. The `gen_ai` counters are approximate on purpose: they are taken from each batch
+before late duplicates and trace-level corrections are known. The truth about money is in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Final, Literal, Protocol, TextIO
+
+import prometheus_client
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from pydantic import BaseModel, ConfigDict, Field
+from structlog.typing import EventDict, ExcInfo, Processor
+
+from spanwise.model import Signal, SpanBatch
+
+Transport = Literal["grpc", "http"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+OTHER: Final = "other"
+"""Stands for every label value beyond the limit."""
+
+_ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_WORK_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_MODEL_KINDS: Final = ("llm", "embedding")
+_TOKEN_TYPES: Final = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_read": "cache_read_tokens",
+    "cache_write": "cache_write_tokens",
+    "reasoning": "reasoning_tokens",
+}
+_GEN_AI_LABELS: Final = ("service", "agent", "model", "operation")
+_LOG_TEXT_MAX: Final = 200
+
+# The `_created` series double the number of series and no dashboard of ours reads them.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class TelemetryConfig(BaseModel):
+    """Metrics and logs of the process itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label_values_max: int = Field(
+        200, ge=1, description="Distinct values kept of each gen_ai label; later ones are counted as `other`."
+    )
+    label_bytes_max: int = Field(128, ge=8, description="Longer label values are cut to this many characters.")
+    gen_ai_series_max: int = Field(
+        2_000, ge=1, description="Distinct combinations of the gen_ai labels; later ones are counted as `other`."
+    )
+    log_level: LogLevel = Field("info", description="Least severe log line that is written.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is `console` on a terminal and `json` elsewhere."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStats:
+    """State of a journal at one moment."""
+
+    frames: int
+    """Requests that are durable and not yet stored."""
+    bytes: int
+    """Size of its files on disk."""
+    files: int
+    oldest_age_s: float
+    """Age of the oldest frame that is not yet stored, 0 if there is none."""
+    refused: int = 0
+    """Requests refused since the start: full, or failing."""
+    damaged_files: int = 0
+    """Files set aside since the start because they could not be read."""
+
+
+class HasStats(Protocol):
+    """A journal, as far as its metrics are concerned."""
+
+    def stats(self) -> JournalStats: ...
+
+
+class LabelLimit:
+    """Lets the first `values_max` distinct values of one label through and turns the rest into `other`."""
+
+    def __init__(self, values_max: int, bytes_max: int, overflow: Callable[[], None]) -> None:
+        self._values_max = values_max
+        self._bytes_max = bytes_max
+        self._overflow = overflow
+        self._known: set[str] = set()
+
+    def __call__(self, value: str | None) -> str:
+        value = (value or "")[: self._bytes_max]
+        if value in self._known:
+            return value
+        if len(self._known) < self._values_max:
+            self._known.add(value)
+            return value
+        self._overflow()
+        return OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDoc:
+    """One line of the metric reference."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    doc: str
+
+
+class Telemetry:
+    """The metrics of one process.
+
+    Methods are named after what happened and are safe to call from any thread. Durations are in seconds.
+    """
+
+    def __init__(self, config: TelemetryConfig | None = None, *, registry: CollectorRegistry | None = None) -> None:
+        self.config = config or TelemetryConfig()
+        self.registry = registry or CollectorRegistry()
+        self.reference: list[MetricDoc] = []
+
+        self._build = Info("spanwise_build", "Version of the program.", registry=self.registry)
+        self._build.info({"version": version(), "python": sys.version.split()[0]})
+        self.reference.append(MetricDoc("spanwise_build_info", "gauge", ("version", "python"), "Version, always 1."))
+
+        request = ("signal", "transport")
+        self._accepted = self._counter(
+            "receiver_accepted_items", request, "Spans or log records acknowledged: the journal has them."
+        )
+        self._refused = self._counter(
+            "receiver_refused_items", (*request, "reason"), "Items turned away for now; the sender keeps them."
+        )
+        self._rejected = self._counter(
+            "receiver_rejected_items", (*request, "reason"), "Items that can never be accepted; the sender was told."
+        )
+        self._refused_requests = self._counter(
+            "receiver_refused_requests", (*request, "reason"), "Requests turned away for now."
+        )
+        self._rejected_requests = self._counter(
+            "receiver_rejected_requests", (*request, "reason"), "Requests that can never be accepted as a whole."
+        )
+        self._received_bytes = self._counter(
+            "receiver_received_bytes", request, "Bytes of accepted requests, after decompression."
+        )
+        self._inflight = self._gauge("receiver_inflight_bytes", (), "Bytes of requests being received now.")
+        self._ack = self._histogram(
+            "receiver_ack_seconds", request, "From the last byte of a request to its durable answer.", _ACK_BUCKETS
+        )
+        self._decode = self._histogram("decode_seconds", (), "Decoding and normalising one range.", _WORK_BUCKETS)
+        self._decoded = self._counter("decode_items", ("signal",), "Spans or log records decoded.")
+        self._decode_rejected = self._counter(
+            "decode_rejected_items", (), "Spans or log records that could not be decoded after acceptance."
+        )
+        self._logs_ignored = self._counter("decode_ignored_logs", (), "Log records without GenAI meaning, not kept.")
+        self._process = self._histogram(
+            "process_seconds", ("processor",), "One batch through one processor.", _WORK_BUCKETS
+        )
+        self._insert = self._histogram("insert_seconds", ("table",), "One insert into the store.", _WORK_BUCKETS)
+        self._insert_rows = self._counter("insert_rows", ("table",), "Rows inserted, repeated ranges included.")
+        self._insert_bytes = self._counter("insert_bytes", ("table",), "Arrow bytes inserted.")
+        self._insert_errors = self._counter("insert_errors", ("table",), "Inserts that failed and are tried again.")
+        self._reconcile = self._histogram("reconcile_seconds", (), "One round of trace reconciliation.", _WORK_BUCKETS)
+        self._reconciled = self._counter("reconcile_traces", (), "Traces recounted.")
+        self._reconcile_errors = self._counter(
+            "reconcile_errors", (), "Rounds of trace reconciliation that failed and are tried again."
+        )
+        self._unpriced = self._counter(
+            "price_unpriced_spans", (), "Spans with usage of a model whose price is unknown."
+        )
+        self._end_to_end = self._histogram(
+            "queryable_seconds", (), "From durable to stored, by the oldest request of a range.", _WORK_BUCKETS
+        )
+
+        approximate = "Approximate, per process: `spans` and `traces` in the store have the truth."
+        self._tokens = self._counter(
+            "gen_ai_tokens", (*_GEN_AI_LABELS, "type"), f"Tokens of spans with usage_scope own. {approximate}"
+        )
+        self._cost = self._counter(
+            "gen_ai_cost_usd", _GEN_AI_LABELS, f"Priced cost of spans with usage_scope own, USD. {approximate}"
+        )
+        self._calls = self._counter(
+            "gen_ai_calls",
+            _GEN_AI_LABELS,
+            f"Spans with an operation, without model calls that repeat another span (aggregate). {approximate}",
+        )
+        self._errors = self._counter(
+            "gen_ai_errors", _GEN_AI_LABELS, f"The part of the calls that failed. {approximate}"
+        )
+        self._overflow = self._counter(
+            "label_overflow", ("label",), "Times a label value became `other` because its limit was reached."
+        )
+        self._limits = {
+            label: LabelLimit(
+                self.config.label_values_max,
+                self.config.label_bytes_max,
+                self._overflow.labels(label).inc,
+            )
+            for label in _GEN_AI_LABELS
+        }
+        self._reason = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("reason").inc)
+        self._series: set[tuple[str, ...]] = set()
+
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+        self.reference.append(
+            MetricDoc("process_*, python_gc_*", "gauge, counter", (), "Standard process and garbage collector figures.")
+        )
+        self.reference.extend(_JOURNAL_REFERENCE)
+
+    # Receiver
+
+    def accepted(self, signal: Signal, transport: Transport, items: int, body_bytes: int, seconds: float) -> None:
+        """An acknowledged request: its items, decompressed bytes and the seconds until the answer."""
+        self._accepted.labels(signal, transport).inc(items)
+        self._received_bytes.labels(signal, transport).inc(body_bytes)
+        self._ack.labels(signal, transport).observe(seconds)
+
+    def refused(self, signal: str, transport: Transport, reason: str, items: int = 0) -> None:
+        """A request turned away with a retryable answer. `items` is 0 where they were not counted yet."""
+        self._refused_requests.labels(signal, transport, self._reason(reason)).inc()
+        self._refused.labels(signal, transport, self._reason(reason)).inc(items)
+
+    def rejected(self, signal: str, transport: Transport, reason: str, items: int = 0) -> None:
+        """A request turned away for good. `reason` is a fixed word, never text of the payload."""
+        self._rejected_requests.labels(signal, transport, self._reason(reason)).inc()
+        self._rejected.labels(signal, transport, self._reason(reason)).inc(items)
+
+    def rejected_items(self, signal: str, transport: Transport, reason: str, items: int) -> None:
+        """Items of an accepted request that were left out (partial success)."""
+        self._rejected.labels(signal, transport, self._reason(reason)).inc(items)
+
+    def inflight_bytes(self, value: int) -> None:
+        self._inflight.set(value)
+
+    # Journal
+
+    def watch_journal(self, journal: HasStats) -> None:
+        """Read the journal's own figures at each scrape."""
+        self.registry.register(_JournalCollector(journal))
+
+    # Pipeline
+
+    def decoded(self, *, seconds: float, spans: int, logs: int, rejected: int, ignored_logs: int) -> None:
+        self._decode.observe(seconds)
+        self._decoded.labels("traces").inc(spans)
+        self._decoded.labels("logs").inc(logs)
+        self._decode_rejected.inc(rejected)
+        self._logs_ignored.inc(ignored_logs)
+
+    def processed(self, processor: str, seconds: float) -> None:
+        self._process.labels(processor).observe(seconds)
+
+    def inserted(self, table: str, rows: int, table_bytes: int, seconds: float) -> None:
+        self._insert.labels(table).observe(seconds)
+        self._insert_rows.labels(table).inc(rows)
+        self._insert_bytes.labels(table).inc(table_bytes)
+
+    def insert_failed(self, table: str) -> None:
+        self._insert_errors.labels(table).inc()
+
+    def stored(self, seconds_since_received: float) -> None:
+        """A range became queryable, this long after its oldest request was made durable."""
+        self._end_to_end.observe(max(0.0, seconds_since_received))
+
+    def reconciled(self, traces: int, seconds: float) -> None:
+        self._reconcile.observe(seconds)
+        self._reconciled.inc(traces)
+
+    def reconcile_failed(self) -> None:
+        self._reconcile_errors.inc()
+
+    def spans(self, batch: SpanBatch) -> None:
+        """Count calls, errors, tokens and cost of a priced batch by service, agent, model and operation.
+
+        A failed model call has no usage and still counts as a call; one that only repeats another span does not.
+        """
+        for group in _gen_ai_groups(batch):
+            labels = self._labels([group[name] for name in _GEN_AI_LABELS])
+            _add(self._calls.labels(*labels), group["calls_sum"])
+            _add(self._errors.labels(*labels), group["errors_sum"])
+            _add(self._cost.labels(*labels), group["cost_usd_sum"])
+            _add(self._unpriced, group["unpriced_sum"])
+            for type_, column in _TOKEN_TYPES.items():
+                _add(self._tokens.labels(*labels, type_), group[f"{column}_sum"])
+
+    def _labels(self, values: Sequence[str | None]) -> tuple[str, ...]:
+        labels = tuple(self._limits[name](value) for name, value in zip(_GEN_AI_LABELS, values, strict=True))
+        if labels in self._series:
+            return labels
+        if len(self._series) < self.config.gen_ai_series_max:
+            self._series.add(labels)
+            return labels
+        self._overflow.labels("series").inc()
+        return (OTHER,) * len(_GEN_AI_LABELS)
+
+    def exposition(self) -> bytes:
+        """The metrics in the Prometheus text format."""
+        return prometheus_client.generate_latest(self.registry)
+
+    def _counter(self, name: str, labels: Sequence[str], doc: str) -> Counter:
+        self.reference.append(MetricDoc(f"spanwise_{name}_total", "counter", tuple(labels), doc))
+        return Counter(f"spanwise_{name}", doc, labels, registry=self.registry)
+
+    def _gauge(self, name: str, labels: Sequence[str], doc: str) -> Gauge:
+        self.reference.append(MetricDoc(f"spanwise_{name}", "gauge", tuple(labels), doc))
+        return Gauge(f"spanwise_{name}", doc, labels, registry=self.registry)
+
+    def _histogram(self, name: str, labels: Sequence[str], doc: str, buckets: Sequence[float]) -> Histogram:
+        self.reference.append(MetricDoc(f"spanwise_{name}", "histogram", tuple(labels), doc))
+        return Histogram(f"spanwise_{name}", doc, labels, registry=self.registry, buckets=buckets)
+
+
+_JOURNAL_METRICS: Final = (
+    ("frames", "journal_depth_requests", "gauge", "Requests that are durable and not yet stored."),
+    ("oldest_age_s", "journal_oldest_age_seconds", "gauge", "Age of the oldest request that is not yet stored."),
+    ("bytes", "journal_bytes", "gauge", "Size of the journal on disk."),
+    ("files", "journal_files", "gauge", "Files of the journal."),
+    ("refused", "journal_refused_requests", "counter", "Requests the journal refused: full, or failing."),
+    ("damaged_files", "journal_damaged_files", "counter", "Journal files set aside because they could not be read."),
+)
+_JOURNAL_REFERENCE: Final = [
+    MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
+    for _, name, type_, doc in _JOURNAL_METRICS
+]
+
+
+class _JournalCollector(Collector):
+    def __init__(self, journal: HasStats) -> None:
+        self._journal = journal
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        stats = self._journal.stats()
+        for field, name, type_, doc in _JOURNAL_METRICS:
+            family = CounterMetricFamily if type_ == "counter" else GaugeMetricFamily
+            yield family(f"spanwise_{name}", doc, value=getattr(stats, field))
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # registering must not read the journal
+
+
+def _gen_ai_groups(batch: SpanBatch) -> list[dict[str, Any]]:
+    """One row for each (service, agent, model, operation) of the batch."""
+    batch = batch.filter(pc.invert(_is(batch["operation"].cast(pa.utf8()), "")))
+    if not batch.num_rows:
+        return []
+    text = {
+        name: batch[name].cast(pa.utf8())
+        for name in (
+            "service", "agent_name", "request_model", "response_model", "operation", "kind", "usage_scope", "status",
+            "error_type", "cost_source",
+        )
+    }  # fmt: skip
+    own = _is(text["usage_scope"], "own")
+    repeat = pc.and_(pc.is_in(text["kind"], value_set=pa.array(_MODEL_KINDS)), _is(text["usage_scope"], "aggregate"))
+    call = pc.invert(repeat)
+    failed = pc.or_(_is(text["status"], "error"), pc.invert(_is(text["error_type"], "")))
+    # Doubles: a uint64 sum of hostile values would wrap.
+    amounts = {
+        name: pc.if_else(own, batch[name].cast(pa.float64(), safe=False), 0.0)
+        for name in (*_TOKEN_TYPES.values(), "cost_usd")
+    }
+    amounts["calls"] = call.cast(pa.float64())
+    amounts["errors"] = pc.and_(call, failed).cast(pa.float64())
+    amounts["unpriced"] = pc.and_(own, _is(text["cost_source"], "unknown_model")).cast(pa.float64())
+    model = pc.if_else(_is(text["response_model"], ""), text["request_model"], text["response_model"])
+    keys = {"service": text["service"], "agent": text["agent_name"], "model": model, "operation": text["operation"]}
+    table = pa.table(keys | amounts).group_by(list(_GEN_AI_LABELS), use_threads=False)
+    grouped: list[dict[str, Any]] = table.aggregate([(name, "sum") for name in amounts]).to_pylist()
+    return grouped
+
+
+def _is(column: pa.Array[Any], value: str) -> pa.BooleanArray:
+    return pc.equal(column, pa.scalar(value))
+
+
+def _add(counter: Counter, value: float | None) -> None:
+    # A counter refuses to sink, and one strange figure must not stop the batch.
+    if value is not None and value > 0:
+        counter.inc(value)
+
+
+def version() -> str:
+    """Version of the installed program."""
+    try:
+        return metadata.version("spanwise")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+# Logs
+
+
+def configure_logging(config: TelemetryConfig, stream: TextIO | None = None) -> None:
+    """Set up structlog and the standard library's logging, once, at the start of the program.
+
+    A line carries names, counts and sizes. Texts are cut, bytes and collections become their size, and an exception
+    is logged by type and place: its message may quote a payload.
+    """
+    stream = stream or sys.stderr
+    as_json = config.log_format == "json" or (config.log_format == "auto" and not stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _exception_place,
+        _no_payload,
+    ]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(config.log_level),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _exception_place(_logger: object, _method: str, event: EventDict) -> EventDict:
+    error = _exception(event.pop("exc_info", None))
+    if error is not None:
+        event["error"] = type(error).__name__
+        event["at"] = " < ".join(
+            f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"
+            for frame in reversed(traceback.extract_tb(error.__traceback__)[-5:])
+        )
+    return event
+
+
+def _exception(exc_info: ExcInfo | BaseException | bool | None) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return exc_info[1]
+    return sys.exc_info()[1] if exc_info else None
+
+
+def _no_payload(_logger: object, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if isinstance(value, str):
+            if len(value) > _LOG_TEXT_MAX:
+                event[key] = f"{value[:_LOG_TEXT_MAX]}... [{len(value)} characters]"
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            event[key] = f"[{len(value)} bytes]"
+        elif value is not None and not isinstance(value, (bool, int, float)) and not key.startswith("_"):
+            event[key] = _sized(value)
+    return event
+
+
+def _sized(value: object) -> str:
+    try:
+        return f"[{type(value).__name__} of {len(value)}]"  # type: ignore[arg-type]
+    except TypeError:
+        return f"[{type(value).__name__}]"
+
+
+def metric_reference() -> str:
+    """`docs/metrics.md`, made from the metrics themselves."""
+    config = TelemetryConfig()
+    rows = [
+        f"| `{metric.name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.doc} |"
+        for metric in Telemetry().reference
+    ]
+    head = _REFERENCE_HEAD.format(values=config.label_values_max, series=config.gen_ai_series_max, other=OTHER)
+    return "\n".join([head, *rows, ""])
+
+
+_REFERENCE_HEAD: Final = """# Metrics
+
+`GET /metrics` on the web port, Prometheus text format. Figures are per process and start at zero with it.
+
+The `spanwise_gen_ai_*` counters are for dashboards and alerts, not for bills: they are taken from each batch as it
+passes, before late duplicates and trace-level corrections are known. Ask the store for exact sums:
+`SELECT sum(cost_usd) FROM spans FINAL WHERE usage_scope = 'own'`.
+
+Label values come from the senders, so their number is bounded: the first {values} of each `gen_ai` label are kept
+(`telemetry.label_values_max`), as are the first {series:,} combinations (`telemetry.gen_ai_series_max`). The rest is
+counted under `{other}` and in `spanwise_label_overflow_total`.
+
+This page is generated from the program; a test compares them.
+
+| Metric | Type | Labels | What it says |
+|---|---|---|---|"""

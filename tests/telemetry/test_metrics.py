@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from spanwise.model import SPANS, SpanBatch
+from spanwise.telemetry import OTHER, JournalStats, Telemetry, TelemetryConfig
+
+
+def spans(*rows: Mapping[str, Any]) -> SpanBatch:
+    """A batch of the given rows; a column that a row leaves out is '' if it is text, else NULL."""
+    blank = {
+        name: ""
+        for name, field in zip(SPANS.names, SPANS.arrow, strict=True)
+        if field.type == pa.utf8() or pa.types.is_dictionary(field.type)
+    }
+    filled = [blank | dict(row) for row in rows]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([row.get(field.name) for row in filled], _plain(field.type)).cast(field.type)
+            for field in SPANS.arrow
+        ],
+        schema=SPANS.arrow,
+    )
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if isinstance(type_, pa.DictionaryType) else type_
+
+
+CALL = {"service": "shop", "agent_name": "buyer", "operation": "chat", "kind": "llm", "request_model": "gpt-4o"}
+
+
+def samples(telemetry: Telemetry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(telemetry.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def value(telemetry: Telemetry, name: str, **labels: str) -> float:
+    return samples(telemetry).get((f"spanwise_{name}", tuple(sorted(labels.items()))), 0.0)
+
+
+def gen_ai(telemetry: Telemetry, name: str, **labels: str) -> float:
+    defaults = {"service": "shop", "agent": "buyer", "model": "gpt-4o", "operation": "chat"}
+    return value(telemetry, f"gen_ai_{name}", **(defaults | labels))
+
+
+def test_tokens_and_cost_count_only_spans_that_own_their_usage() -> None:
+    telemetry = Telemetry()
+    own = CALL | {"usage_scope": "own", "input_tokens": 100, "output_tokens": 7, "cost_usd": Decimal("0.25")}
+    telemetry.spans(spans(own, own, own | {"usage_scope": "aggregate"}, own | {"usage_scope": "none"}))
+
+    assert gen_ai(telemetry, "tokens_total", type="input") == 200
+    assert gen_ai(telemetry, "tokens_total", type="output") == 14
+    assert gen_ai(telemetry, "cost_usd_total") == 0.5
+
+
+def test_a_model_call_that_repeats_another_is_not_a_call_and_a_failed_one_without_usage_is() -> None:
+    telemetry = Telemetry()
+    telemetry.spans(
+        spans(
+            CALL | {"usage_scope": "own"},
+            CALL | {"usage_scope": "aggregate", "status": "error"},
+            CALL | {"usage_scope": "none", "status": "error"},
+            CALL | {"usage_scope": "none", "error_type": "429"},
+        )
+    )
+
+    assert gen_ai(telemetry, "calls_total") == 3
+    assert gen_ai(telemetry, "errors_total") == 2
+
+
+def test_an_agent_that_repeats_its_children_is_still_a_call_of_that_agent() -> None:
+    telemetry = Telemetry()
+    telemetry.spans(spans(CALL | {"kind": "agent", "operation": "invoke_agent", "usage_scope": "aggregate"}))
+
+    assert gen_ai(telemetry, "calls_total", operation="invoke_agent") == 1
+
+
+def test_spans_without_an_operation_are_not_gen_ai_calls() -> None:
+    telemetry = Telemetry()
+    telemetry.spans(spans({"service": "shop", "name": "GET /"}))
+
+    assert not [name for (name, _) in samples(telemetry) if name.startswith("spanwise_gen_ai")]
+
+
+def test_the_answering_model_is_the_label_where_it_is_known() -> None:
+    telemetry = Telemetry()
+    telemetry.spans(spans(CALL | {"usage_scope": "own", "response_model": "gpt-4o-2024-08-06"}))
+
+    assert gen_ai(telemetry, "calls_total", model="gpt-4o-2024-08-06") == 1
+
+
+def test_token_counts_that_would_wrap_a_64_bit_sum_stay_positive() -> None:
+    telemetry = Telemetry()
+    call = CALL | {"usage_scope": "own", "input_tokens": 2**64 - 1}
+    telemetry.spans(spans(call, call))
+
+    assert gen_ai(telemetry, "tokens_total", type="input") == pytest.approx(2.0**65)
+
+
+def test_unknown_amounts_are_not_counted_and_negative_ones_do_not_stop_the_batch() -> None:
+    telemetry = Telemetry()
+    telemetry.spans(spans(CALL | {"usage_scope": "own", "cost_usd": Decimal("-1")}))
+
+    assert gen_ai(telemetry, "cost_usd_total") == 0
+    assert gen_ai(telemetry, "calls_total") == 1
+
+
+@pytest.mark.parametrize("label", ["service", "agent", "model", "operation"])
+def test_a_label_has_at_most_its_limit_of_values_and_the_rest_counts_as_other(label: str) -> None:
+    telemetry = Telemetry(TelemetryConfig(label_values_max=200))
+    column = {"service": "service", "agent": "agent_name", "model": "request_model", "operation": "operation"}[label]
+    telemetry.spans(spans(*(CALL | {"usage_scope": "own", column: f"v{n}"} for n in range(1000))))
+
+    calls = {labels: n for (name, labels), n in samples(telemetry).items() if name == "spanwise_gen_ai_calls_total"}
+    assert len(calls) == 201
+    assert sum(calls.values()) == 1000
+    assert gen_ai(telemetry, "calls_total", **{label: OTHER}) == 800
+    assert value(telemetry, "label_overflow_total", label=label) == 800
+
+
+def test_combinations_of_labels_are_bounded_too() -> None:
+    telemetry = Telemetry(TelemetryConfig(gen_ai_series_max=10))
+    telemetry.spans(
+        spans(*(CALL | {"agent_name": f"a{a}", "request_model": f"m{m}"} for a in range(10) for m in range(10)))
+    )
+
+    calls = {labels: n for (name, labels), n in samples(telemetry).items() if name == "spanwise_gen_ai_calls_total"}
+    assert len(calls) == 11
+    assert sum(calls.values()) == 100
+    assert value(telemetry, "label_overflow_total", label="series") == 90
+
+
+def test_a_long_label_value_is_cut() -> None:
+    telemetry = Telemetry(TelemetryConfig(label_bytes_max=8))
+    telemetry.spans(spans(CALL | {"request_model": "m" * 10_000}))
+
+    assert gen_ai(telemetry, "calls_total", model="m" * 8) == 1
+
+
+def test_receiver_outcomes_are_told_apart_by_signal_transport_and_reason() -> None:
+    telemetry = Telemetry()
+    telemetry.accepted("traces", "grpc", items=3, body_bytes=900, seconds=0.004)
+    telemetry.refused("traces", "http", "journal_full", items=5)
+    telemetry.rejected("logs", "http", "too_large")
+    telemetry.rejected_items("traces", "grpc", "invalid_span", items=2)
+
+    assert value(telemetry, "receiver_accepted_items_total", signal="traces", transport="grpc") == 3
+    assert value(telemetry, "receiver_received_bytes_total", signal="traces", transport="grpc") == 900
+    assert value(telemetry, "receiver_ack_seconds_count", signal="traces", transport="grpc") == 1
+    refused = {"signal": "traces", "transport": "http", "reason": "journal_full"}
+    assert value(telemetry, "receiver_refused_items_total", **refused) == 5
+    assert value(telemetry, "receiver_refused_requests_total", **refused) == 1
+    rejected = {"signal": "logs", "transport": "http", "reason": "too_large"}
+    assert value(telemetry, "receiver_rejected_requests_total", **rejected) == 1
+    partial = {"signal": "traces", "transport": "grpc", "reason": "invalid_span"}
+    assert value(telemetry, "receiver_rejected_items_total", **partial) == 2
+    assert value(telemetry, "receiver_rejected_requests_total", **partial) == 0
+
+
+def test_the_journal_is_asked_at_each_scrape() -> None:
+    class Journal:
+        frames = 0
+
+        def stats(self) -> JournalStats:
+            self.frames += 1
+            return JournalStats(frames=self.frames, bytes=4096, files=2, oldest_age_s=1.5, refused=7, damaged_files=1)
+
+    telemetry = Telemetry()
+    telemetry.watch_journal(Journal())
+
+    assert value(telemetry, "journal_depth_requests") == 1
+    assert value(telemetry, "journal_depth_requests") == 2
+    assert value(telemetry, "journal_oldest_age_seconds") == 1.5
+    assert value(telemetry, "journal_bytes") == 4096
+    assert value(telemetry, "journal_files") == 2
+    assert value(telemetry, "journal_refused_requests_total") == 7
+    assert value(telemetry, "journal_damaged_files_total") == 1
+
+
+def test_two_telemetries_share_nothing() -> None:
+    first, second = Telemetry(), Telemetry()
+    first.inserted("spans", rows=10, table_bytes=100, seconds=0.1)
+
+    assert value(first, "insert_rows_total", table="spans") == 10
+    assert value(second, "insert_rows_total", table="spans") == 0
+
+
+def _every_method(telemetry: Telemetry) -> None:
+    telemetry.accepted("traces", "grpc", items=1, body_bytes=1, seconds=0.1)
+    telemetry.refused("traces", "grpc", "full", items=1)
+    telemetry.rejected("traces", "grpc", "bad", items=1)
+    telemetry.inflight_bytes(1)
+    telemetry.decoded(seconds=0.1, spans=1, logs=1, rejected=1, ignored_logs=1)
+    telemetry.processed("price", 0.1)
+    telemetry.inserted("spans", rows=1, table_bytes=1, seconds=0.1)
+    telemetry.insert_failed("spans")
+    telemetry.stored(0.5)
+    telemetry.reconciled(traces=1, seconds=0.1)
+    telemetry.reconcile_failed()
+    telemetry.spans(
+        spans(
+            CALL
+            | {"usage_scope": "own", "status": "error", "cost_source": "unknown_model", "cost_usd": Decimal("0.1")}
+            | dict.fromkeys(
+                ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"), 1
+            )
+        )
+    )
+
+
+def test_every_method_moves_a_metric_of_the_reference_and_every_metric_of_the_reference_moves() -> None:
+    telemetry = Telemetry()
+    before = samples(telemetry)
+    _every_method(telemetry)
+    after = samples(telemetry)
+
+    moved = {name for (name, labels), n in after.items() if n != before.get((name, labels), 0.0)}
+    promised = [
+        metric.name + ("_count" if metric.type == "histogram" else "")
+        for metric in telemetry.reference
+        if metric.name.startswith("spanwise_") and not metric.name.startswith(("spanwise_build", "spanwise_journal"))
+    ]
+    assert [name for name in promised if name not in moved and name != "spanwise_label_overflow_total"] == []
+    families = {family.name for family in text_string_to_metric_families(telemetry.exposition().decode())}
+    documented = {metric.name.removesuffix("_total") for metric in telemetry.reference}
+    assert {name for name in families if name.startswith("spanwise_")} <= documented
+
+
+def test_process_and_build_figures_are_there() -> None:
+    names = {name for (name, _) in samples(Telemetry())}
+
+    assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "spanwise_build_info"} <= names
+
+
+def test_counting_a_batch_costs_the_same_python_calls_whatever_its_rows() -> None:
+    def python_calls(rows: Sequence[Mapping[str, Any]]) -> int:
+        batch, telemetry, calls = spans(*rows), Telemetry(), 0
+
+        def profile(_frame: object, event: str, _arg: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(profile)
+        try:
+            telemetry.spans(batch)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    call = CALL | {"usage_scope": "own", "input_tokens": 1}
+    few = python_calls([call] * 2)
+    assert python_calls([call] * 5_000) <= few
