@@ -160,18 +160,21 @@ class Telemetry:
             "receiver_ack_seconds", request, "From the last byte of a request to its durable answer.", _ACK_BUCKETS
         )
         self._decode = self._histogram("decode_seconds", (), "Decoding and normalising one range.", _WORK_BUCKETS)
-        self._decoded = self._counter("decode_items", ("signal",), "Spans or log records decoded.")
+        self._decoded_requests = self._counter("decode_requests", (), "Requests decoded.")
+        self._decoded = self._counter("decode_spans", (), "Spans decoded.")
         self._decode_rejected = self._counter(
             "decode_rejected_items", (), "Spans or log records that could not be decoded after acceptance."
         )
         self._logs_ignored = self._counter("decode_ignored_logs", (), "Log records without GenAI meaning, not kept.")
-        self._process = self._histogram(
-            "process_seconds", ("processor",), "One batch through one processor.", _WORK_BUCKETS
+        self._decoded_bytes = self._counter("decode_bytes", (), "Bytes of requests decoded.")
+        self._process = self._histogram("process_seconds", (), "One batch through all processors.", _WORK_BUCKETS)
+        self._insert = self._histogram("insert_seconds", (), "Storing one range in all its tables.", _WORK_BUCKETS)
+        self._insert_rows = self._counter("insert_rows", ("table",), "Rows stored.")
+        self._insert_bytes = self._counter("insert_bytes", (), "Arrow bytes of the rows stored.")
+        self._insert_errors = self._counter("insert_errors", ("reason",), "Attempts to store a range that failed.")
+        self._dead_letters = self._counter(
+            "dead_letter_requests", ("reason",), "Requests set aside as files: they cannot be decoded or stored."
         )
-        self._insert = self._histogram("insert_seconds", ("table",), "One insert into the store.", _WORK_BUCKETS)
-        self._insert_rows = self._counter("insert_rows", ("table",), "Rows inserted, repeated ranges included.")
-        self._insert_bytes = self._counter("insert_bytes", ("table",), "Arrow bytes inserted.")
-        self._insert_errors = self._counter("insert_errors", ("table",), "Inserts that failed and are tried again.")
         self._reconcile = self._histogram("reconcile_seconds", (), "One round of trace reconciliation.", _WORK_BUCKETS)
         self._reconciled = self._counter("reconcile_traces", (), "Traces recounted.")
         self._reconcile_errors = self._counter(
@@ -253,23 +256,34 @@ class Telemetry:
 
     # Pipeline
 
-    def decoded(self, *, seconds: float, spans: int, logs: int, rejected: int, ignored_logs: int) -> None:
+    def decoded(
+        self, *, frames: int, bytes_: int, spans: int, rejected: int, ignored_logs: int, seconds: float
+    ) -> None:
+        """A range of `frames` requests was decoded."""
         self._decode.observe(seconds)
-        self._decoded.labels("traces").inc(spans)
-        self._decoded.labels("logs").inc(logs)
+        self._decoded_requests.inc(frames)
+        self._decoded_bytes.inc(bytes_)
+        self._decoded.inc(spans)
         self._decode_rejected.inc(rejected)
         self._logs_ignored.inc(ignored_logs)
 
-    def processed(self, processor: str, seconds: float) -> None:
-        self._process.labels(processor).observe(seconds)
+    def processed(self, spans: SpanBatch, *, seconds: float) -> None:
+        """A batch is priced and about to be stored; counts its model calls, see `count_gen_ai`."""
+        self._process.observe(seconds)
+        self.count_gen_ai(spans)
 
-    def inserted(self, table: str, rows: int, table_bytes: int, seconds: float) -> None:
-        self._insert.labels(table).observe(seconds)
-        self._insert_rows.labels(table).inc(rows)
-        self._insert_bytes.labels(table).inc(table_bytes)
+    def inserted(self, *, spans: int, content: int, log_events: int, seconds: float, bytes_: int = 0) -> None:
+        """A range is stored: rows by table and the Arrow bytes of them all."""
+        self._insert.observe(seconds)
+        self._insert_bytes.inc(bytes_)
+        for table, rows in (("spans", spans), ("content", content), ("log_events", log_events)):
+            self._insert_rows.labels(table).inc(rows)
 
-    def insert_failed(self, table: str) -> None:
-        self._insert_errors.labels(table).inc()
+    def insert_failed(self, *, reason: str) -> None:
+        self._insert_errors.labels(self._reason(reason)).inc()
+
+    def dead_lettered(self, *, frames: int, reason: str) -> None:
+        self._dead_letters.labels(self._reason(reason)).inc(frames)
 
     def stored(self, seconds_since_received: float) -> None:
         """A range became queryable, this long after its oldest request was made durable."""
@@ -282,7 +296,7 @@ class Telemetry:
     def reconcile_failed(self) -> None:
         self._reconcile_errors.inc()
 
-    def spans(self, batch: SpanBatch) -> None:
+    def count_gen_ai(self, batch: SpanBatch) -> None:
         """Count calls, errors, tokens and cost of a priced batch by service, agent, model and operation.
 
         A failed model call has no usage and still counts as a call; one that only repeats another span does not.

@@ -57,7 +57,7 @@ def gen_ai(telemetry: Telemetry, name: str, **labels: str) -> float:
 def test_tokens_and_cost_count_only_spans_that_own_their_usage() -> None:
     telemetry = Telemetry()
     own = CALL | {"usage_scope": "own", "input_tokens": 100, "output_tokens": 7, "cost_usd": Decimal("0.25")}
-    telemetry.spans(spans(own, own, own | {"usage_scope": "aggregate"}, own | {"usage_scope": "none"}))
+    telemetry.count_gen_ai(spans(own, own, own | {"usage_scope": "aggregate"}, own | {"usage_scope": "none"}))
 
     assert gen_ai(telemetry, "tokens_total", type="input") == 200
     assert gen_ai(telemetry, "tokens_total", type="output") == 14
@@ -66,7 +66,7 @@ def test_tokens_and_cost_count_only_spans_that_own_their_usage() -> None:
 
 def test_a_model_call_that_repeats_another_is_not_a_call_and_a_failed_one_without_usage_is() -> None:
     telemetry = Telemetry()
-    telemetry.spans(
+    telemetry.count_gen_ai(
         spans(
             CALL | {"usage_scope": "own"},
             CALL | {"usage_scope": "aggregate", "status": "error"},
@@ -81,21 +81,21 @@ def test_a_model_call_that_repeats_another_is_not_a_call_and_a_failed_one_withou
 
 def test_an_agent_that_repeats_its_children_is_still_a_call_of_that_agent() -> None:
     telemetry = Telemetry()
-    telemetry.spans(spans(CALL | {"kind": "agent", "operation": "invoke_agent", "usage_scope": "aggregate"}))
+    telemetry.count_gen_ai(spans(CALL | {"kind": "agent", "operation": "invoke_agent", "usage_scope": "aggregate"}))
 
     assert gen_ai(telemetry, "calls_total", operation="invoke_agent") == 1
 
 
 def test_spans_without_an_operation_are_not_gen_ai_calls() -> None:
     telemetry = Telemetry()
-    telemetry.spans(spans({"service": "shop", "name": "GET /"}))
+    telemetry.count_gen_ai(spans({"service": "shop", "name": "GET /"}))
 
     assert not [name for (name, _) in samples(telemetry) if name.startswith("spanwise_gen_ai")]
 
 
 def test_the_answering_model_is_the_label_where_it_is_known() -> None:
     telemetry = Telemetry()
-    telemetry.spans(spans(CALL | {"usage_scope": "own", "response_model": "gpt-4o-2024-08-06"}))
+    telemetry.count_gen_ai(spans(CALL | {"usage_scope": "own", "response_model": "gpt-4o-2024-08-06"}))
 
     assert gen_ai(telemetry, "calls_total", model="gpt-4o-2024-08-06") == 1
 
@@ -103,14 +103,14 @@ def test_the_answering_model_is_the_label_where_it_is_known() -> None:
 def test_token_counts_that_would_wrap_a_64_bit_sum_stay_positive() -> None:
     telemetry = Telemetry()
     call = CALL | {"usage_scope": "own", "input_tokens": 2**64 - 1}
-    telemetry.spans(spans(call, call))
+    telemetry.count_gen_ai(spans(call, call))
 
     assert gen_ai(telemetry, "tokens_total", type="input") == pytest.approx(2.0**65)
 
 
 def test_unknown_amounts_are_not_counted_and_negative_ones_do_not_stop_the_batch() -> None:
     telemetry = Telemetry()
-    telemetry.spans(spans(CALL | {"usage_scope": "own", "cost_usd": Decimal("-1")}))
+    telemetry.count_gen_ai(spans(CALL | {"usage_scope": "own", "cost_usd": Decimal("-1")}))
 
     assert gen_ai(telemetry, "cost_usd_total") == 0
     assert gen_ai(telemetry, "calls_total") == 1
@@ -120,7 +120,7 @@ def test_unknown_amounts_are_not_counted_and_negative_ones_do_not_stop_the_batch
 def test_a_label_has_at_most_its_limit_of_values_and_the_rest_counts_as_other(label: str) -> None:
     telemetry = Telemetry(TelemetryConfig(label_values_max=200))
     column = {"service": "service", "agent": "agent_name", "model": "request_model", "operation": "operation"}[label]
-    telemetry.spans(spans(*(CALL | {"usage_scope": "own", column: f"v{n}"} for n in range(1000))))
+    telemetry.count_gen_ai(spans(*(CALL | {"usage_scope": "own", column: f"v{n}"} for n in range(1000))))
 
     calls = {labels: n for (name, labels), n in samples(telemetry).items() if name == "spanwise_gen_ai_calls_total"}
     assert len(calls) == 201
@@ -131,7 +131,7 @@ def test_a_label_has_at_most_its_limit_of_values_and_the_rest_counts_as_other(la
 
 def test_combinations_of_labels_are_bounded_too() -> None:
     telemetry = Telemetry(TelemetryConfig(gen_ai_series_max=10))
-    telemetry.spans(
+    telemetry.count_gen_ai(
         spans(*(CALL | {"agent_name": f"a{a}", "request_model": f"m{m}"} for a in range(10) for m in range(10)))
     )
 
@@ -143,7 +143,7 @@ def test_combinations_of_labels_are_bounded_too() -> None:
 
 def test_a_long_label_value_is_cut() -> None:
     telemetry = Telemetry(TelemetryConfig(label_bytes_max=8))
-    telemetry.spans(spans(CALL | {"request_model": "m" * 10_000}))
+    telemetry.count_gen_ai(spans(CALL | {"request_model": "m" * 10_000}))
 
     assert gen_ai(telemetry, "calls_total", model="m" * 8) == 1
 
@@ -190,7 +190,7 @@ def test_the_journal_is_asked_at_each_scrape() -> None:
 
 def test_two_telemetries_share_nothing() -> None:
     first, second = Telemetry(), Telemetry()
-    first.inserted("spans", rows=10, table_bytes=100, seconds=0.1)
+    first.inserted(spans=10, content=3, log_events=0, seconds=0.1)
 
     assert value(first, "insert_rows_total", table="spans") == 10
     assert value(second, "insert_rows_total", table="spans") == 0
@@ -201,21 +201,22 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.refused("traces", "grpc", "full", items=1)
     telemetry.rejected("traces", "grpc", "bad", items=1)
     telemetry.inflight_bytes(1)
-    telemetry.decoded(seconds=0.1, spans=1, logs=1, rejected=1, ignored_logs=1)
-    telemetry.processed("price", 0.1)
-    telemetry.inserted("spans", rows=1, table_bytes=1, seconds=0.1)
-    telemetry.insert_failed("spans")
+    telemetry.decoded(frames=1, bytes_=1, spans=1, rejected=1, ignored_logs=1, seconds=0.1)
+    telemetry.inserted(spans=1, content=1, log_events=1, seconds=0.1, bytes_=1)
+    telemetry.insert_failed(reason="OSError")
+    telemetry.dead_lettered(frames=1, reason="decode")
     telemetry.stored(0.5)
     telemetry.reconciled(traces=1, seconds=0.1)
     telemetry.reconcile_failed()
-    telemetry.spans(
+    telemetry.processed(
         spans(
             CALL
             | {"usage_scope": "own", "status": "error", "cost_source": "unknown_model", "cost_usd": Decimal("0.1")}
             | dict.fromkeys(
                 ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"), 1
             )
-        )
+        ),
+        seconds=0.1,
     )
 
 
@@ -253,7 +254,7 @@ def test_counting_a_batch_costs_the_same_python_calls_whatever_its_rows() -> Non
 
         sys.setprofile(profile)
         try:
-            telemetry.spans(batch)
+            telemetry.count_gen_ai(batch)
         finally:
             sys.setprofile(None)
         return calls
