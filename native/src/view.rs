@@ -127,6 +127,8 @@ pub struct ContentItem<'a> {
     pub key: &'static str,
     pub form: Form,
     pub value: Text<'a>,
+    /// XXH3-128 of `value`: known already, because repeated messages are recognised by it.
+    pub hash: u128,
 }
 
 /// The meaning of one span. Empty text is "none"; columns of `spanwise/model.py` carry the same names.
