@@ -1,7 +1,11 @@
 //! The native core of Spanwise: the OTLP wire format in, Arrow record batches out. It knows the wire, not the meaning:
 //! which attribute means what is a plan handed over by `processors.normalise`.
 
+pub mod content;
 pub mod messages;
 pub mod normalise;
+pub mod otlp;
 pub mod plan;
+pub mod testing;
 pub mod view;
+pub mod wire;

@@ -7,12 +7,7 @@ use crate::plan::Plan;
 use crate::view::{Canonical, LogView, SpanView};
 
 /// What `span` means. `memo` remembers content already seen in this decode call; `arena` lives as long.
-pub fn normalise<'a>(
-    _plan: &'a Plan,
-    _span: &SpanView<'a>,
-    _memo: &mut Memo<'a>,
-    _arena: &'a Bump,
-) -> Canonical<'a> {
+pub fn normalise<'a>(_plan: &'a Plan, _span: &SpanView<'a>, _memo: &mut Memo<'a>, _arena: &'a Bump) -> Canonical<'a> {
     Canonical::default()
 }
 

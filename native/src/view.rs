@@ -30,7 +30,7 @@ pub struct Attr<'a> {
 
 #[derive(Debug, Default)]
 pub struct ResourceView<'a> {
-    pub attrs: Vec<Attr<'a>>,
+    pub attrs: &'a [Attr<'a>],
     pub schema_url: &'a str,
     pub dropped_attributes_count: u32,
 }
@@ -39,7 +39,7 @@ pub struct ResourceView<'a> {
 pub struct ScopeView<'a> {
     pub name: &'a str,
     pub version: &'a str,
-    pub attrs: Vec<Attr<'a>>,
+    pub attrs: &'a [Attr<'a>],
     pub schema_url: &'a str,
 }
 
