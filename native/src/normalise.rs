@@ -9,11 +9,6 @@ use crate::messages::{self, Memo};
 use crate::plan::{DialectMask, KeyId, Plan, PrefixId, PrefixSet};
 use crate::view::{Attr, Canonical, LogView, SpanView, Value};
 
-<<<<<<< HEAD
-/// What `span` means. `memo` remembers content already seen in this decode call; `arena` lives as long.
-pub fn normalise<'a>(_plan: &'a Plan, _span: &SpanView<'a>, _memo: &mut Memo<'a>, _arena: &'a Bump) -> Canonical<'a> {
-    Canonical::default()
-=======
 /// What one decode call remembers between spans.
 #[derive(Default)]
 pub struct Session<'a> {
@@ -69,12 +64,7 @@ impl Seen {
 }
 
 /// What `span` means. `session` remembers content already seen in this decode call; `arena` lives as long.
-pub fn normalise<'a>(
-    plan: &'a Plan,
-    span: &SpanView<'a>,
-    session: &mut Session<'a>,
-    arena: &'a Bump,
-) -> Canonical<'a> {
+pub fn normalise<'a>(plan: &'a Plan, span: &SpanView<'a>, session: &mut Session<'a>, arena: &'a Bump) -> Canonical<'a> {
     session.seen.look(plan, &span.attrs);
     let dialect = &plan.dialects[plan.otel_genai];
     let source = messages::Source {
@@ -90,7 +80,6 @@ pub fn normalise<'a>(
     };
     canonical.usage_scope = "none";
     canonical
->>>>>>> 4471cc1 (Lay out the normaliser: tables, plan and the place of the content rows)
 }
 
 /// What a log record says about its span; `None` if it has no GenAI meaning and need not be kept.

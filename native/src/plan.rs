@@ -81,11 +81,7 @@ impl Interner {
 
     fn seal(&mut self) {
         self.key_prefixes = vec![PrefixSet::default(); self.keys.len()];
-        let sets: Vec<(KeyId, PrefixSet)> = self
-            .keys
-            .iter()
-            .map(|(key, &id)| (id, self.prefixes_of(key)))
-            .collect();
+        let sets: Vec<(KeyId, PrefixSet)> = self.keys.iter().map(|(key, &id)| (id, self.prefixes_of(key))).collect();
         for (id, set) in sets {
             self.key_prefixes[usize::from(id)] = set;
         }
@@ -496,13 +492,9 @@ pub struct Known {
 impl Plan {
     /// Errors name the dialect and row.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        let raw: RawPlan =
-            serde_json::from_slice(json).map_err(|e| format!("cannot read the plan: {e}"))?;
+        let raw: RawPlan = serde_json::from_slice(json).map_err(|e| format!("cannot read the plan: {e}"))?;
         if raw.format != 1 {
-            return Err(format!(
-                "the plan has format {}, this build reads format 1",
-                raw.format
-            ));
+            return Err(format!("the plan has format {}, this build reads format 1", raw.format));
         }
         if raw.dialects.len() > DIALECTS_MAX {
             return Err(format!(
@@ -611,9 +603,7 @@ impl Compiler {
         let mut operation_kinds = FxHashMap::default();
         for (operation, kind) in &raw.operations {
             let Some(&kind) = kinds.get(kind) else {
-                return Err(format!(
-                    "operation {operation:?} has the unknown kind {kind:?}"
-                ));
+                return Err(format!("operation {operation:?} has the unknown kind {kind:?}"));
             };
             operation_kinds.insert(operation.as_str().into(), kind);
         }
@@ -660,29 +650,12 @@ impl Compiler {
                 evidence_keys.push((self.interner.key(key), at));
             }
             for prefix in &raw.detect.any_attr_prefix {
-                evidence_prefixes.push((
-                    self.interner
-                        .prefix(prefix)
-                        .map_err(|e| here("detect", e))?,
-                    at,
-                ));
+                evidence_prefixes.push((self.interner.prefix(prefix).map_err(|e| here("detect", e))?, at));
             }
             let bit = 1 << at;
-            by_value |= if raw.detect.attr_equals.is_empty() {
-                0
-            } else {
-                bit
-            };
-            by_name |= if raw.detect.span_name_prefix.is_empty() {
-                0
-            } else {
-                bit
-            };
-            by_event |= if raw.detect.span_events.is_empty() {
-                0
-            } else {
-                bit
-            };
+            by_value |= if raw.detect.attr_equals.is_empty() { 0 } else { bit };
+            by_name |= if raw.detect.span_name_prefix.is_empty() { 0 } else { bit };
+            by_event |= if raw.detect.span_events.is_empty() { 0 } else { bit };
             dialects.push(self.dialect(raw)?);
         }
         self.interner.seal();
@@ -772,10 +745,7 @@ impl Compiler {
         }
         let mut markers = Vec::new();
         for (n, marker) in raw.markers.into_iter().enumerate() {
-            markers.push(
-                self.marker(marker)
-                    .map_err(|e| here(format!("marker {n}"), e))?,
-            );
+            markers.push(self.marker(marker).map_err(|e| here(format!("marker {n}"), e))?);
         }
         let mut rows = Vec::new();
         let mut model_keys = Vec::new();
@@ -785,32 +755,25 @@ impl Compiler {
                 self.targets[usize::from(row.target)].column,
                 Some(Column::RequestModel | Column::ResponseModel)
             );
-            if names_model && row.action != Action::Drop && row.on == u32::MAX && row.how.is_empty()
-            {
-                model_keys.extend(row.from.iter().filter_map(|s| {
-                    if let Source::Key(k) = s {
-                        Some(*k)
-                    } else {
-                        None
-                    }
-                }));
+            if names_model && row.action != Action::Drop && row.on == u32::MAX && row.how.is_empty() {
+                model_keys.extend(
+                    row.from
+                        .iter()
+                        .filter_map(|s| if let Source::Key(k) = s { Some(*k) } else { None }),
+                );
             }
             rows.push(row);
         }
         let content = ContentPlan::new(&raw.content).map_err(|e| here("content".into(), e))?;
         let mut logs = Vec::new();
         for (n, log) in raw.logs.into_iter().enumerate() {
-            let meaning = self
-                .meaning(log.meaning)
-                .map_err(|e| here(format!("log {n}"), e))?;
+            let meaning = self.meaning(log.meaning).map_err(|e| here(format!("log {n}"), e))?;
             logs.push(LogRule {
                 event: log.event.into_boxed_str(),
                 meaning,
             });
         }
-        let detect = self
-            .detect(raw.detect)
-            .map_err(|e| here("detect".into(), e))?;
+        let detect = self.detect(raw.detect).map_err(|e| here("detect".into(), e))?;
         let default = basis(&raw.basis.default).map_err(|e| here("basis".into(), e))?;
         let mut basis_by_scope = Vec::new();
         for (scope, name) in raw.basis.scopes {
@@ -904,11 +867,7 @@ impl Compiler {
         }
         Ok(Marker {
             key: self.interner.key(&raw.key),
-            how: raw
-                .how
-                .iter()
-                .map(|h| self.step(h))
-                .collect::<Result<_, _>>()?,
+            how: raw.how.iter().map(|h| self.step(h)).collect::<Result<_, _>>()?,
             suffix: raw.suffix,
             table,
             exact,
@@ -921,15 +880,9 @@ impl Compiler {
             from.push(self.source(source)?);
         }
         let mask = |names: &[String]| -> Result<u32, String> {
-            names
-                .iter()
-                .try_fold(0, |mask, name| Ok(mask | 1 << self.kind(name)?))
+            names.iter().try_fold(0, |mask, name| Ok(mask | 1 << self.kind(name)?))
         };
-        let on = if raw.on.is_empty() {
-            u32::MAX
-        } else {
-            mask(&raw.on)?
-        } & !mask(&raw.not_on)?;
+        let on = if raw.on.is_empty() { u32::MAX } else { mask(&raw.on)? } & !mask(&raw.not_on)?;
         let action = match raw.action.as_str() {
             "copy" => Action::Copy,
             "take" => Action::Take,
@@ -945,11 +898,7 @@ impl Compiler {
             from: from.into(),
             target,
             action,
-            how: raw
-                .how
-                .iter()
-                .map(|h| self.step(h))
-                .collect::<Result<_, _>>()?,
+            how: raw.how.iter().map(|h| self.step(h)).collect::<Result<_, _>>()?,
             on,
             equals: boxed(raw.equals),
             scope: boxed(raw.scope),
