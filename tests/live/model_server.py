@@ -152,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         path = self.path.split("?")[0]
         if "please fail" in json.dumps(body):
-            self._json(429, {"error": {"type": "rate_limit_error", "code": "rate_limit", "message": "too many requests"}})
+            self._json(
+                429, {"error": {"type": "rate_limit_error", "code": "rate_limit", "message": "too many requests"}}
+            )
         elif path.endswith("/chat/completions"):
             if body.get("stream"):
                 self._stream(_openai_chat_stream(body))

@@ -3,6 +3,7 @@
 Environment: MODEL_URL is the scripted model server, OTLP_ENDPOINT and OTLP_TRANSPORT (grpc or http) the receiver.
 """
 
+import contextlib
 import os
 
 from opentelemetry import trace
@@ -81,10 +82,8 @@ def openai_conversation() -> None:
     for _ in stream:
         pass
     client.embeddings.create(model="text-embedding-3-small", input="weather in Paris")
-    try:
+    with contextlib.suppress(openai.RateLimitError):
         client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "please fail"}])
-    except openai.RateLimitError:
-        pass
 
 
 def anthropic_conversation() -> None:
@@ -110,9 +109,7 @@ def anthropic_conversation() -> None:
         },
     ]
     client.messages.create(messages=messages, **arguments)
-    try:
+    with contextlib.suppress(anthropic.RateLimitError):
         client.messages.create(
             model="claude-sonnet-4-5", max_tokens=300, messages=[{"role": "user", "content": "please fail"}]
         )
-    except anthropic.RateLimitError:
-        pass
