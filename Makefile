@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo up test lint bench bench-detect chaos wheel docs native clean
+.PHONY: setup demo up test lint bench chaos wheel record clean
 
 setup: $(VENV)/.ready
 
@@ -33,5 +33,22 @@ test: lint
 	cargo test --manifest-path native/Cargo.toml --quiet
 	$(BIN)/pytest
 
+bench: setup
+	$(BIN)/python -m bench.native_decode
+	$(BIN)/python -m bench.end_to_end
+
+chaos: setup
+	SPANWISE_KILLS=100 $(BIN)/pytest tests/chaos -s --timeout 7200
+
+# An abi3 wheel: installs and runs without a Rust toolchain.
+wheel: setup
+	$(BIN)/maturin build --release --out dist
+
+# Record the fixtures of tests/live again, with the pinned instrumentation packages.
+record: setup
+	test -d .venv-live || $(PYTHON) -m venv .venv-live
+	.venv-live/bin/pip install --quiet --requirement tests/live/agents/requirements.txt
+	$(BIN)/python -m tests.live.record .venv-live/bin/python
+
 clean:
-	rm -rf $(VENV) native/target dist
+	rm -rf $(VENV) .venv-live native/target dist
