@@ -1,0 +1,285 @@
+"""OTLP over HTTP/1.1: `POST /v1/traces`, `/v1/logs` and `/v1/metrics`, protobuf or JSON, plain or gzip."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final
+
+from aiohttp import web
+
+from receiver.admission import Slot
+from receiver.answer import (
+    JSON,
+    PROTOBUF,
+    HttpAnswer,
+    Kind,
+    RefusedError,
+    Service,
+    http_accepted,
+    http_refusal,
+)
+from receiver.auth import Authenticator
+from receiver.config import MIB, Address, ReceiverConfig, TlsConfig, parse_address
+from receiver.inflate import Gunzip
+from receiver.intake import Call, Intake
+
+PATHS: Final[dict[str, Service]] = {"/v1/traces": "traces", "/v1/logs": "logs", "/v1/metrics": "metrics"}
+
+_BYTES_PER_S_MIN: Final = 1024
+_PACE_WINDOW_S: Final = 5.0
+_GROWTH_MIN: Final = 256 << 10
+_LINGER_S: Final = 2.0
+"""How long a refused sender is listened to, so that it reads the answer instead of a connection reset."""
+
+
+class HttpListener:
+    """The HTTP port. `start` binds it, `stop` closes it."""
+
+    def __init__(self, config: ReceiverConfig, authenticator: Authenticator, intake: Intake) -> None:
+        self._config = config
+        self._authenticator = authenticator
+        self._intake = intake
+        self._connections: _Connections | None = None
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> Address:
+        """Bind and serve. Raises OSError if the address cannot be had."""
+        address, limits = parse_address(self._config.http), self._config.limits
+        self._connections = _Connections(
+            self._answer,
+            intake=self._intake,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=limits.idle_timeout_s,
+            lingering_time=_LINGER_S,
+        )
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connections,
+                address.host,
+                address.port,
+                ssl=_ssl_context(self._config.tls) if self._config.tls else None,
+                ssl_handshake_timeout=limits.header_timeout_s if self._config.tls else None,
+                backlog=1024,
+            )
+        except OSError as error:
+            raise OSError(f"cannot listen on {address} (http): {error.strerror}") from error
+        return Address(address.host, self._listener.sockets[0].getsockname()[1])
+
+    async def stop(self, grace_s: float) -> None:
+        if self._listener is None or self._connections is None:
+            return
+        self._listener.close()
+        self._connections.pre_shutdown()
+        await self._connections.shutdown(grace_s)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        assert isinstance(protocol, _Connection)  # noqa: S101 - what our factory makes
+        with protocol.busy():
+            origin = self._allowed_origin(request)
+            if request.method == "OPTIONS" and origin:
+                return web.Response(status=204, headers=_preflight(origin))
+            json = request.content_type == JSON
+            call = Call("http", PATHS.get(request.path))
+            call.json = json
+            try:
+                with self._intake.outcome(call):
+                    answer = await self._export(request, call)
+            except RefusedError as refused:
+                answer = http_refusal(refused, json=json)
+            result = _respond(answer)
+            if origin:
+                result.headers.update(_cors(origin))
+            if answer.status in {401, 413, 503} and not request.content.is_eof():
+                # the rest of the body is not worth reading for the sake of the connection
+                result.force_close()
+            return result
+
+    async def _export(self, request: web.BaseRequest, call: Call) -> HttpAnswer:
+        if call.service is None:
+            raise RefusedError(Kind.NO_SUCH_PATH, "no_such_path", f"send to one of {', '.join(PATHS)}")
+        if request.method != "POST":
+            raise RefusedError(Kind.NO_SUCH_METHOD, "no_such_method", "use POST")
+        call.tenant = self._authenticator.tenant(request.headers.getall("Authorization", []))
+        if request.content_type not in {JSON, PROTOBUF}:
+            raise RefusedError(Kind.MEDIA_TYPE, "content_type", f"send {PROTOBUF} or {JSON}")
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"gzip", "identity"}:
+            raise RefusedError(Kind.ENCODING, "content_encoding", "send the body as gzip or identity")
+        declared = request.content_length
+        if declared is not None and declared > self._intake.limits.request_bytes_max:
+            raise self._intake.too_large()
+        slot = await self._intake.reserve(call, _GROWTH_MIN if declared is None else declared)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await self._read(request, slot, Gunzip() if encoding == "gzip" else None)
+        slot.shrink(len(body))
+        return http_accepted(call.service, await self._intake.take(call, body), json=call.json)
+
+    async def _read(self, request: web.BaseRequest, slot: Slot, gunzip: Gunzip | None) -> bytes:
+        """The whole body, inflated. It is counted against the budget as it grows."""
+        loop, limits = asyncio.get_running_loop(), self._intake.limits
+        pieces: list[bytes] = []
+        size = received = 0
+        end = loop.time() + limits.body_timeout_s
+        # a body that could not be there by the deadline at this pace need not be waited for
+        pace = max(_BYTES_PER_S_MIN, (request.content_length or 0) / limits.body_timeout_s) * _PACE_WINDOW_S
+        wanted = pace
+        try:
+            async with asyncio.timeout_at(min(end, loop.time() + _PACE_WINDOW_S)) as timeout:
+                while chunk := await request.content.readany():
+                    received += len(chunk)
+                    if received >= wanted:
+                        wanted = received + pace
+                        timeout.reschedule(min(end, loop.time() + _PACE_WINDOW_S))
+                    if received > limits.request_bytes_max:
+                        raise self._intake.too_large()
+                    for piece in gunzip.feed(chunk) if gunzip else (chunk,):
+                        before, size = size, size + len(piece)
+                        if size > limits.request_bytes_max:
+                            raise self._intake.too_large()
+                        if size > slot.bytes:
+                            await slot.grow(min(limits.request_bytes_max, max(2 * slot.bytes, _GROWTH_MIN)))
+                        pieces.append(piece)
+                        if gunzip and before // MIB != size // MIB:
+                            await asyncio.sleep(0)  # inflating is the one long computation on the loop
+                if gunzip:
+                    gunzip.finish()
+        except TimeoutError:
+            raise RefusedError(
+                Kind.UNAVAILABLE,
+                "slow_body",
+                f"the body came too slowly for {limits.body_timeout_s:g} s (limits.body_timeout_s)",
+            ) from None
+        except ValueError as error:
+            raise RefusedError(Kind.INVALID, "invalid_request", str(error)) from None
+        except web.RequestPayloadError:
+            raise RefusedError(Kind.INVALID, "invalid_request", "the body is not valid HTTP") from None
+        except ConnectionError:
+            raise RefusedError(Kind.UNAVAILABLE, "disconnected", "the connection was lost") from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _allowed_origin(self, request: web.BaseRequest) -> str:
+        origin = request.headers.get("Origin", "")
+        return origin if origin and origin in self._config.cors_origins else ""
+
+
+class _Connections(web.Server):
+    """Open connections: their cap, and what each is made of."""
+
+    def __init__(self, handler: Any, *, intake: Intake, **kwargs: Any) -> None:
+        super().__init__(handler, **kwargs)
+        self.intake = intake
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection with the deadline it lacks: request headers have to be complete in time."""
+
+    def __init__(self, connections: _Connections, **kwargs: Any) -> None:
+        super().__init__(connections, **kwargs)
+        self._connections = connections
+        self._header_deadline: asyncio.TimerHandle | None = None
+        self._is_busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        limits = self._connections.intake.limits
+        if len(self._connections.connections) > limits.connections_max:
+            self._turn_away(f"over {limits.connections_max} connections are open (limits.connections_max)")
+        else:
+            self._expect_header()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_busy and self._header_deadline is None:
+            self._expect_header()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._header_arrived()
+        super().connection_lost(exc)
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """While a request is answered no header is due."""
+        self._header_arrived()
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """What aiohttp could not parse, answered in the form every refusal has."""
+        kind, reason, text = Kind.INVALID, "invalid_http", "not a valid HTTP request"
+        if status >= 500:
+            kind, reason, text = Kind.UNAVAILABLE, "internal_error", "internal error; try again in a second"
+        with self.busy():
+            refused = RefusedError(kind, reason, text)
+            self._connections.intake.count(Call("http", None), refused)
+            result = _respond(http_refusal(refused, json=False))
+            result.force_close()
+            return result
+
+    def _turn_away(self, why: str) -> None:
+        refused = RefusedError(Kind.UNAVAILABLE, "connections", f"{why}; try again in a second")
+        self._connections.intake.count(Call("http", None), refused)
+        answer = http_refusal(refused, json=False)
+        headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        if self.transport is not None:
+            self.transport.write(f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + answer.body)
+        self.force_close()
+
+    def _expect_header(self) -> None:
+        seconds = self._connections.intake.limits.header_timeout_s
+        self._header_deadline = asyncio.get_running_loop().call_later(seconds, self._header_overdue)
+
+    def _header_arrived(self) -> None:
+        if self._header_deadline is not None:
+            self._header_deadline.cancel()
+            self._header_deadline = None
+
+    def _header_overdue(self) -> None:
+        self._header_deadline = None
+        refused = RefusedError(Kind.UNAVAILABLE, "slow_header", "")
+        self._connections.intake.count(Call("http", None), refused)
+        self.force_close()
+
+
+def _respond(answer: HttpAnswer) -> web.Response:
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+
+def _cors(origin: str) -> dict[str, str]:
+    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": "Retry-After"}
+
+
+def _preflight(origin: str) -> dict[str, str]:
+    return {
+        **_cors(origin),
+        "Access-Control-Allow-Methods": "POST",
+        "Access-Control-Allow-Headers": "authorization, content-type, content-encoding",
+        "Access-Control-Max-Age": "600",
+    }
+
+
+def _ssl_context(tls: TlsConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.cert, tls.key)
+    if tls.client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,70 @@
+"""The receiver as one thing to start and to drain."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from receiver.admission import Admission
+from receiver.auth import Authenticator
+from receiver.config import Address, ReceiverConfig
+from receiver.grpc import GrpcListener
+from receiver.http import HttpListener
+from receiver.intake import Intake
+from receiver.observe import ReceiverObserver, Unobserved
+from spanwise.stage import Journal
+
+_THREADS: Final = 2
+_LAST_ANSWERS_S: Final = 0.5
+
+
+class Receiver:
+    """OTLP over gRPC and HTTP into a journal.
+
+    `start` binds both ports and sets `grpc_address` and `http_address`; `drain` refuses what is new, lets what was
+    admitted finish, and closes them. Construction raises ValueError if a token cannot be read.
+    """
+
+    def __init__(self, config: ReceiverConfig, journal: Journal, observer: ReceiverObserver | None = None) -> None:
+        limits = config.limits
+        self.admission = Admission(
+            in_flight_bytes_max=limits.in_flight_bytes_max,
+            waiting_bytes_max=limits.waiting_bytes_max,
+            wait_s=limits.wait_s,
+        )
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="receiver")
+        intake = Intake(
+            limits=limits,
+            journal=journal,
+            admission=self.admission,
+            executor=self._executor,
+            observer=observer or Unobserved(),
+        )
+        authenticator = Authenticator(config.tokens)
+        self._drain_s = config.drain_s
+        self._grpc = GrpcListener(config, authenticator, intake)
+        self._http = HttpListener(config, authenticator, intake)
+        self.grpc_address: Address | None = None
+        self.http_address: Address | None = None
+
+    async def start(self) -> None:
+        """Bind both ports. Raises OSError, and then leaves neither open, if one cannot be had."""
+        self.http_address = await self._http.start()
+        try:
+            self.grpc_address = await self._grpc.start()
+        except BaseException:
+            await self._http.stop(0)
+            raise
+
+    async def drain(self) -> bool:
+        """Stop in good order; True if every admitted request was answered within `drain_s`.
+
+        Health turns NOT_SERVING first, so that load balancers look elsewhere, and the ports stay open to the end, so
+        that senders get an answer that keeps their data.
+        """
+        await self._grpc.not_serving()
+        finished = await self.admission.drain(self._drain_s)
+        await asyncio.gather(self._grpc.stop(_LAST_ANSWERS_S), self._http.stop(_LAST_ANSWERS_S))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return finished
