@@ -99,6 +99,12 @@ class GrpcListener:
             deadline = asyncio.get_running_loop().time() + self._intake.limits.body_timeout_s
             body = await self._read(context, slot, 0, deadline)
             if body is None:
+                try:
+                    # gRPC has answered RESOURCE_EXHAUSTED itself if the message was too large, and cancels this call
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    self._intake.count(call, self._intake.too_large())
+                    raise
                 raise RefusedError(Kind.INVALID, "invalid_request", "the call ended without a message")
             await slot.grow(len(body))
             if await self._read(context, slot, len(body), deadline) is not None:

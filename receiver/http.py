@@ -260,7 +260,7 @@ class _Connection(web.RequestHandler):
 
 
 def _respond(answer: HttpAnswer) -> web.Response:
-    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    return web.Response(status=answer.status, headers={**answer.headers, "Server": "spanwise"}, body=answer.body)
 
 
 def _cors(origin: str) -> dict[str, str]:
