@@ -2,6 +2,7 @@
 //! which attribute means what is a plan handed over by `processors.normalise`.
 
 pub mod content;
+pub mod json;
 pub mod messages;
 pub mod normalise;
 pub mod otlp;

@@ -2,6 +2,7 @@
 
 use bumpalo::Bump;
 
+use crate::json::to_protobuf;
 use crate::otlp::{Part, Unreadable, groups};
 use crate::view::{LogView, SpanView};
 
@@ -37,4 +38,20 @@ pub fn records(body: &[u8]) -> Vec<LogView<'static>> {
     })
     .expect("a readable request");
     records
+}
+
+/// The valid spans of OTLP/JSON lines, one export request each.
+pub fn spans_of_json_lines(lines: &str) -> Vec<SpanView<'static>> {
+    lines
+        .lines()
+        .flat_map(|line| spans(&to_protobuf(false, line.as_bytes()).expect("an export request")))
+        .collect()
+}
+
+/// The valid records of OTLP/JSON lines, one export request each.
+pub fn records_of_json_lines(lines: &str) -> Vec<LogView<'static>> {
+    lines
+        .lines()
+        .flat_map(|line| records(&to_protobuf(true, line.as_bytes()).expect("an export request")))
+        .collect()
 }
