@@ -334,4 +334,4 @@ def test_throughput(capsys: pytest.CaptureFixture[str]) -> None:
     PRICE(big)
     spent = time.perf_counter() - started
     with capsys.disabled():
-        print(f"\nprice: {big.num_rows / spent / 1e6:.1f}M rows/s")  # noqa: T201 - a figure for the log
+        print(f"\nprice: {big.num_rows / spent / 1e6:.1f}M rows/s")
