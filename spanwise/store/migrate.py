@@ -1,0 +1,173 @@
+"""Bring a store to the schema this program knows, and prove that it deduplicates.
+
+Every statement of a migration can run twice without harm, so two programs that start at once on one server need no
+lock: both apply, one row records it. A migration never changes once a release contains it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+from uuid import uuid4
+
+import pyarrow as pa
+
+from spanwise.model import TABLES, Column, Table
+from spanwise.store.connect import DEDUPLICATION_WINDOW, Store, TtlDays, load_sql
+from spanwise.store.errors import StoreConfigError
+
+_LEDGER: Final = """CREATE TABLE IF NOT EXISTS schema_migrations
+(
+    id UInt32 COMMENT 'Number of the migration file.',
+    name String COMMENT 'Its name.',
+    checksum String COMMENT 'Of its text.',
+    applied_at DateTime('UTC') DEFAULT now() COMMENT 'When it was applied.'
+)
+ENGINE = ReplacingMergeTree
+ORDER BY id
+COMMENT 'The migrations this database has.'"""
+
+_TTL = re.compile(r"TTL toDateTime\(received_at\) \+ toIntervalDay\((\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    id: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @property
+    def statements(self) -> list[str]:
+        return split(self.text)
+
+
+def split(sql: str) -> list[str]:
+    """The statements of a file: each ends with a semicolon at the end of a line."""
+    return [part.strip().removesuffix(";") for part in re.split(r"(?<=;)\n", sql) if part.strip()]
+
+
+def migrations() -> list[Migration]:
+    """The migrations of this program, in order."""
+    folder = resources.files("spanwise.store") / "migrations"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [
+        Migration(int(name[:4]), name.removesuffix(".sql"), (folder / name).read_text(encoding="utf-8"))
+        for name in names
+    ]
+
+
+def migrate(store: Store, known: Sequence[Migration] | None = None) -> list[str]:
+    """Apply what is missing and return the names of it.
+
+    Raises StoreConfigError if the store is newer than this program or was built from other migrations.
+    """
+    known = migrations() if known is None else known
+    store.command(_LEDGER)
+    applied = {
+        row["id"]: row for row in store.read_arrow("SELECT id, name, checksum FROM schema_migrations FINAL").to_pylist()
+    }
+    newest = max(applied, default=0)
+    if newest > len(known):
+        raise StoreConfigError(
+            f"the store in {store.place} has schema {newest}, this program knows schema {len(known)}: "
+            "run the newer program that wrote it, or use another store"
+        )
+    done = []
+    for migration in known:
+        if migration.id in applied:
+            if applied[migration.id]["checksum"] != migration.checksum:
+                raise StoreConfigError(
+                    f"the store in {store.place} was made with another version of migration {migration.name} (a "
+                    "development build): use another store, or remove this one"
+                )
+            continue
+        for statement in migration.statements:
+            store.command(statement)
+        store.command(
+            "INSERT INTO schema_migrations (id, name, checksum) SELECT {id:UInt32}, {name:String}, {checksum:String}",
+            {"id": migration.id, "name": migration.name, "checksum": migration.checksum},
+        )
+        done.append(migration.name)
+    return done
+
+
+def apply_options(store: Store, ttl_days: TtlDays) -> list[str]:
+    """Make TTLs, and the fsync of the embedded engine, what the configuration says; returns the statements it took.
+
+    A changed TTL rewrites no data: only the deletion times beside the parts are computed again.
+    """
+    rows = store.read_arrow(
+        "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
+    ).to_pylist()
+    engines = {row["name"]: row["engine_full"] for row in rows}
+    statements = []
+    for table in TABLES:
+        engine = engines[table.name]
+        want = getattr(ttl_days, table.name)
+        match = _TTL.search(engine)
+        have = int(match.group(1)) if match else 0
+        if want != have:
+            change = f"MODIFY TTL toDateTime(received_at) + toIntervalDay({want})" if want else "REMOVE TTL"
+            statements.append(f"ALTER TABLE {table.name} {change}")
+        if store.embedded and "fsync_after_insert = 1" not in engine:
+            statements.append(
+                f"ALTER TABLE {table.name} MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1"
+            )
+    for statement in statements:
+        store.command(statement)
+    return statements
+
+
+_PROBE_COLUMNS: Final = (
+    Column("day", "Date", pa.date32(), ""),
+    Column("id", "UInt64", pa.uint64(), ""),
+)
+
+
+def prove_deduplication(store: Store, new_id: Callable[[], str] = lambda: uuid4().hex) -> None:
+    """Insert twice under one token into a scratch table with a materialised view; both must have the rows once.
+
+    Raises StoreConfigError if not: a crash would then count spans twice in whatever hangs on the tables.
+    """
+    probe = Table(f"probe_{new_id()}", "", _PROBE_COLUMNS, ("id",))
+    batch = pa.record_batch([pa.array([0, 1, 1], pa.date32()), pa.array([1, 2, 3], pa.uint64())], schema=probe.arrow)
+
+    def run(name: str) -> None:
+        sql = load_sql("spanwise.store", name).format(probe=probe.name, window=DEDUPLICATION_WINDOW)
+        for statement in split(sql):
+            store.command(statement)
+
+    try:
+        run("probe_create")
+        for _ in range(2):
+            store.insert(probe, batch, "probe")
+        counted = load_sql("spanwise.store", "probe_count").format(probe=probe.name)
+        counts = store.read_arrow(counted).to_pylist()[0]
+    finally:
+        run("probe_drop")
+    if counts != {"direct": batch.num_rows, "through_view": batch.num_rows}:
+        raise StoreConfigError(
+            f"the store in {store.place} does not deduplicate repeated inserts (3 rows sent twice gave "
+            f"{counts['direct']} in the table and {counts['through_view']} behind a materialised view): use ClickHouse "
+            "24.7 or newer, and no proxy that drops insert settings"
+        )
+
+
+def open_store(store: Store) -> Store:
+    """Migrate, apply options and prove deduplication; closes the store if it cannot be used."""
+    try:
+        migrate(store)
+        apply_options(store, store.config.ttl_days)
+        prove_deduplication(store)
+    except BaseException:
+        store.close()
+        raise
+    return store

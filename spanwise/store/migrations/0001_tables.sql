@@ -1,0 +1,181 @@
+CREATE TABLE IF NOT EXISTS spans
+(
+    `tenant` LowCardinality(String) COMMENT 'Owner of the row: taken from the sender\'s token, never from the payload.',
+    `trace_id` String COMMENT '32 lower-case hex digits.' CODEC(ZSTD(1)),
+    `span_id` String COMMENT '16 lower-case hex digits.' CODEC(ZSTD(1)),
+    `parent_span_id` String COMMENT '16 lower-case hex digits, \'\' for a root.' CODEC(ZSTD(1)),
+    `trace_state` String COMMENT 'W3C tracestate as sent.' CODEC(ZSTD(1)),
+    `flags` UInt32 COMMENT 'OTLP span flags as sent.' CODEC(T64, ZSTD(1)),
+    `start_time` DateTime64(9, 'UTC') COMMENT 'Start of the span.' CODEC(Delta, ZSTD(1)),
+    `duration_ns` UInt64 COMMENT 'End minus start, 0 where the end lies before it.' CODEC(T64, ZSTD(1)),
+    `time_flag` LowCardinality(String) COMMENT '\'\' or why the times are not to be trusted: zero, ancient, future, inverted.',
+    `service` LowCardinality(String) COMMENT 'Resource attribute `service.name`.',
+    `service_version` LowCardinality(String) COMMENT 'Resource attribute `service.version`.',
+    `scope` LowCardinality(String) COMMENT 'Instrumentation scope name.',
+    `scope_version` LowCardinality(String) COMMENT 'Instrumentation scope version.',
+    `name` LowCardinality(String) COMMENT 'Span name as sent.',
+    `span_kind` LowCardinality(String) COMMENT 'unspecified, internal, server, client, producer or consumer.',
+    `status` LowCardinality(String) COMMENT 'unset, ok or error, as sent.',
+    `status_message` String COMMENT 'As sent.' CODEC(ZSTD(1)),
+    `dialect` LowCardinality(String) COMMENT 'The instrumentation dialect that was recognised, \'\' for none.',
+    `operation` LowCardinality(String) COMMENT 'Canonical `gen_ai.operation.name`, \'\' if none.',
+    `kind` LowCardinality(String) COMMENT 'Class of span: llm, embedding, retrieval, tool, agent, workflow, chain, log ... \'\' if none.',
+    `provider` LowCardinality(String) COMMENT 'Canonical `gen_ai.provider.name`.',
+    `request_model` LowCardinality(String) COMMENT 'Canonical `gen_ai.request.model`.',
+    `response_model` LowCardinality(String) COMMENT 'Canonical `gen_ai.response.model`.',
+    `response_id` String COMMENT 'Canonical `gen_ai.response.id`.' CODEC(ZSTD(1)),
+    `agent_name` LowCardinality(String) COMMENT 'Canonical `gen_ai.agent.name`.',
+    `agent_id` String COMMENT 'Canonical `gen_ai.agent.id`: hosted agents only, never a run id.' CODEC(ZSTD(1)),
+    `agent_version` LowCardinality(String) COMMENT 'Canonical `gen_ai.agent.version`.',
+    `conversation_id` String COMMENT 'Canonical `gen_ai.conversation.id`, as stated on this span. `traces` has the inherited one.' CODEC(ZSTD(1)),
+    `user_id` String COMMENT '`user.id`.' CODEC(ZSTD(1)),
+    `workflow_name` LowCardinality(String) COMMENT 'Canonical `gen_ai.workflow.name`.',
+    `tool_name` LowCardinality(String) COMMENT 'Canonical `gen_ai.tool.name`.',
+    `tool_call_id` String COMMENT 'Canonical `gen_ai.tool.call.id`.' CODEC(ZSTD(1)),
+    `input_tokens` Nullable(UInt64) COMMENT 'All input tokens, cache reads and writes included. NULL is unknown.' CODEC(ZSTD(1)),
+    `output_tokens` Nullable(UInt64) COMMENT 'All output tokens, reasoning included. NULL is unknown.' CODEC(ZSTD(1)),
+    `cache_read_tokens` Nullable(UInt64) COMMENT 'Part of `input_tokens` read from a cache.' CODEC(ZSTD(1)),
+    `cache_write_tokens` Nullable(UInt64) COMMENT 'Part of `input_tokens` written to a cache.' CODEC(ZSTD(1)),
+    `reasoning_tokens` Nullable(UInt64) COMMENT 'Part of `output_tokens` spent on reasoning.' CODEC(ZSTD(1)),
+    `usage_scope` LowCardinality(String) COMMENT 'own: sum it. aggregate: repeats other spans, never sum it. none: no usage here.',
+    `usage_scope_reason` LowCardinality(String) COMMENT 'Who decided `usage_scope`. \'\': the dialect\'s table, for good. tentative: the table, and the trace may say otherwise. descendant: a span below reports this usage. repeat: another span reports the same call.',
+    `input_basis` LowCardinality(String) COMMENT 'What was done to reach the inclusive input: inclusive, exclusive_fixed, exclusive_unknown, unknown.',
+    `cost_usd` Nullable(Decimal(18, 9)) COMMENT 'Our price of the usage in USD, NULL = unpriced.' CODEC(ZSTD(1)),
+    `cost_source` LowCardinality(String) COMMENT 'Where `cost_usd` comes from: genai-prices, override, unknown_model, or \'\'.',
+    `reported_cost_usd` Nullable(Decimal(18, 9)) COMMENT 'The cost the producer reported, in USD.' CODEC(ZSTD(1)),
+    `time_to_first_chunk_s` Nullable(Float64) COMMENT 'Canonical `gen_ai.response.time_to_first_chunk`.' CODEC(ZSTD(1)),
+    `finish_reasons` Array(LowCardinality(String)) COMMENT 'stop, length, content_filter, tool_call, error, compaction.',
+    `finish_reasons_raw` Array(LowCardinality(String)) COMMENT 'The same in the producer\'s spelling.',
+    `error_type` LowCardinality(String) COMMENT 'Canonical `error.type`, \'\' if the span did not fail.',
+    `tool_status` LowCardinality(String) COMMENT 'success or error as the producer stated it, even where the span status differs.',
+    `input_preview` String COMMENT 'First 200 characters of what went in: the newest user message, or the tool arguments.' CODEC(ZSTD(1)),
+    `output_preview` String COMMENT 'First 200 characters of what came out.' CODEC(ZSTD(1)),
+    `content` Array(Tuple(key LowCardinality(String), form LowCardinality(String), hash String, bytes UInt32)) COMMENT 'References into `content`, in order. form text: the value itself. form item: an element of the JSON array of that key; the elements joined by \',\' inside \'[]\' are the value. form item_sp: the same, joined by \', \'.' CODEC(ZSTD(1)),
+    `attributes` Map(LowCardinality(String), String) COMMENT 'Every original attribute, then canonical ones that have no column. Values over 256 bytes are cut to 200 characters here and whole in `content`.' CODEC(ZSTD(1)),
+    `attribute_types` String COMMENT 'One letter an entry of `attributes`: s string, b bool, i int, d double, a array, k key-value list, y bytes (hex), n empty. Upper case: derived by Spanwise, not sent.' CODEC(ZSTD(1)),
+    `resource_attributes` Map(LowCardinality(String), String) COMMENT 'Resource attributes as sent.' CODEC(ZSTD(1)),
+    `scope_attributes` Map(LowCardinality(String), String) COMMENT 'Instrumentation scope attributes as sent.' CODEC(ZSTD(1)),
+    `events` Array(Tuple(time DateTime64(9, 'UTC'), name LowCardinality(String), attributes Map(LowCardinality(String), String), types String)) COMMENT 'Span events in order. Big values are cut and referenced as in `attributes`, under the key `events[<index>].<attribute>`.' CODEC(ZSTD(1)),
+    `links` Array(Tuple(trace_id String, span_id String, trace_state String, attributes Map(LowCardinality(String), String))) COMMENT 'Span links in order.' CODEC(ZSTD(1)),
+    `dropped_attributes_count` UInt32 COMMENT 'As sent.' CODEC(T64, ZSTD(1)),
+    `dropped_events_count` UInt32 COMMENT 'As sent.' CODEC(T64, ZSTD(1)),
+    `dropped_links_count` UInt32 COMMENT 'As sent.' CODEC(T64, ZSTD(1)),
+    `schema_url` LowCardinality(String) COMMENT 'Schema URL of the scope, or else of the resource.',
+    `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `version` UInt64 COMMENT 'Which of several rows with one key wins, the same in any order of arrival: (end time >> 20 ns) in the upper 41 bits, then 19 bits of content hash, then 4 bits counting corrections.' CODEC(ZSTD(1)),
+    INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX by_conversation_id conversation_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_response_id response_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_start_time start_time TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY day
+ORDER BY (tenant, toStartOfHour(start_time), trace_id, span_id)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728
+COMMENT 'One row a span, canonical names of the newest OpenTelemetry GenAI conventions. Read it with `FINAL`.';
+
+CREATE TABLE IF NOT EXISTS content
+(
+    `tenant` LowCardinality(String) COMMENT 'Owner of the row: taken from the sender\'s token, never from the payload.',
+    `trace_id` String COMMENT '32 lower-case hex digits.' CODEC(ZSTD(1)),
+    `hash` String COMMENT '32 hex digits: 128-bit XXH3 of `value`.' CODEC(ZSTD(1)),
+    `value` String COMMENT 'The text itself, whole.' CODEC(ZSTD(1)) SETTINGS (min_compress_block_size = 16777216, max_compress_block_size = 16777216),
+    `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree()
+PARTITION BY day
+ORDER BY (tenant, trace_id, hash)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728, index_granularity_bytes = 67108864, merge_max_block_size_bytes = 67108864
+COMMENT 'Each distinct large value and chat message, once per trace and day.';
+
+CREATE TABLE IF NOT EXISTS log_events
+(
+    `tenant` LowCardinality(String) COMMENT 'Owner of the row: taken from the sender\'s token, never from the payload.',
+    `trace_id` String COMMENT '32 lower-case hex digits.' CODEC(ZSTD(1)),
+    `span_id` String COMMENT '16 hex digits, \'\' where the record names no span.' CODEC(ZSTD(1)),
+    `time` DateTime64(9, 'UTC') COMMENT 'Time of the record, or the observed time where it has none.' CODEC(Delta, ZSTD(1)),
+    `event_name` LowCardinality(String) COMMENT 'EventName, or the attribute `event.name`.',
+    `severity` UInt32 COMMENT 'OTLP severity number.' CODEC(T64, ZSTD(1)),
+    `service` LowCardinality(String) COMMENT 'Resource attribute `service.name`.',
+    `scope` LowCardinality(String) COMMENT 'Instrumentation scope name.',
+    `dialect` LowCardinality(String) COMMENT 'The instrumentation dialect that was recognised.',
+    `operation` LowCardinality(String) COMMENT 'Canonical `gen_ai.operation.name`, \'\' if none.',
+    `kind` LowCardinality(String) COMMENT 'Class of span: llm, embedding, retrieval, tool, agent, workflow, chain, log ... \'\' if none.',
+    `provider` LowCardinality(String) COMMENT 'Canonical `gen_ai.provider.name`.',
+    `request_model` LowCardinality(String) COMMENT 'Canonical `gen_ai.request.model`.',
+    `response_model` LowCardinality(String) COMMENT 'Canonical `gen_ai.response.model`.',
+    `response_id` String COMMENT 'Canonical `gen_ai.response.id`.' CODEC(ZSTD(1)),
+    `agent_name` LowCardinality(String) COMMENT 'Canonical `gen_ai.agent.name`.',
+    `conversation_id` String COMMENT 'Canonical `gen_ai.conversation.id`, as stated on this span. `traces` has the inherited one.' CODEC(ZSTD(1)),
+    `user_id` String COMMENT '`user.id`.' CODEC(ZSTD(1)),
+    `tool_name` LowCardinality(String) COMMENT 'Canonical `gen_ai.tool.name`.',
+    `tool_call_id` String COMMENT 'Canonical `gen_ai.tool.call.id`.' CODEC(ZSTD(1)),
+    `input_tokens` Nullable(UInt64) COMMENT 'All input tokens, cache reads and writes included. NULL is unknown.' CODEC(ZSTD(1)),
+    `output_tokens` Nullable(UInt64) COMMENT 'All output tokens, reasoning included. NULL is unknown.' CODEC(ZSTD(1)),
+    `cache_read_tokens` Nullable(UInt64) COMMENT 'Part of `input_tokens` read from a cache.' CODEC(ZSTD(1)),
+    `cache_write_tokens` Nullable(UInt64) COMMENT 'Part of `input_tokens` written to a cache.' CODEC(ZSTD(1)),
+    `reasoning_tokens` Nullable(UInt64) COMMENT 'Part of `output_tokens` spent on reasoning.' CODEC(ZSTD(1)),
+    `input_basis` LowCardinality(String) COMMENT 'What was done to reach the inclusive input: inclusive, exclusive_fixed, exclusive_unknown, unknown.',
+    `reported_cost_usd` Nullable(Decimal(18, 9)) COMMENT 'The cost the producer reported, in USD.' CODEC(ZSTD(1)),
+    `finish_reasons` Array(LowCardinality(String)) COMMENT 'stop, length, content_filter, tool_call, error, compaction.',
+    `finish_reasons_raw` Array(LowCardinality(String)) COMMENT 'The same in the producer\'s spelling.',
+    `error_type` LowCardinality(String) COMMENT 'Canonical `error.type`, \'\' if the span did not fail.',
+    `tool_status` LowCardinality(String) COMMENT 'success or error as the producer stated it, even where the span status differs.',
+    `input_preview` String COMMENT 'First 200 characters of what went in: the newest user message, or the tool arguments.' CODEC(ZSTD(1)),
+    `output_preview` String COMMENT 'First 200 characters of what came out.' CODEC(ZSTD(1)),
+    `content` Array(Tuple(key LowCardinality(String), form LowCardinality(String), hash String, bytes UInt32)) COMMENT 'References into `content`, in order. form text: the value itself. form item: an element of the JSON array of that key; the elements joined by \',\' inside \'[]\' are the value. form item_sp: the same, joined by \', \'.' CODEC(ZSTD(1)),
+    `body` String COMMENT 'Body: text as sent, anything else as JSON.' CODEC(ZSTD(1)),
+    `attributes` Map(LowCardinality(String), String) COMMENT 'Every attribute, whole.' CODEC(ZSTD(1)),
+    `attribute_types` String COMMENT 'As in `spans`.' CODEC(ZSTD(1)),
+    `resource_attributes` Map(LowCardinality(String), String) COMMENT 'Resource attributes as sent.' CODEC(ZSTD(1)),
+    `record_id` String COMMENT '32 hex digits: hash of the record, so that a repeated delivery is one row.' CODEC(ZSTD(1)),
+    `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    INDEX by_response_id response_id TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree()
+PARTITION BY day
+ORDER BY (tenant, trace_id, span_id, record_id)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728
+COMMENT 'OTLP log records that carry GenAI content, cost or usage, normalised like spans and kept to be joined to them.';
+
+CREATE TABLE IF NOT EXISTS traces
+(
+    `tenant` LowCardinality(String) COMMENT 'Owner of the row: taken from the sender\'s token, never from the payload.',
+    `trace_id` String COMMENT '32 lower-case hex digits.' CODEC(ZSTD(1)),
+    `start_time` DateTime64(9, 'UTC') COMMENT 'Earliest start of its spans.' CODEC(Delta, ZSTD(1)),
+    `duration_ns` UInt64 COMMENT 'Latest end minus earliest start.' CODEC(T64, ZSTD(1)),
+    `root_span_id` String COMMENT 'Span without a parent that starts first, \'\' while it has not arrived.' CODEC(ZSTD(1)),
+    `root_name` LowCardinality(String) COMMENT 'Name of that span, or of the earliest one while the root has not arrived.',
+    `services` Array(LowCardinality(String)) COMMENT 'Services, sorted.',
+    `agents` Array(LowCardinality(String)) COMMENT 'Agent names, sorted.',
+    `models` Array(LowCardinality(String)) COMMENT 'Models (response, else request), sorted.',
+    `tools` Array(LowCardinality(String)) COMMENT 'Tool names, sorted.',
+    `conversation_id` String COMMENT 'Of any of its spans: the one of the span nearest the root.' CODEC(ZSTD(1)),
+    `user_id` String COMMENT 'Likewise.' CODEC(ZSTD(1)),
+    `workflow_name` LowCardinality(String) COMMENT 'Likewise.',
+    `span_count` UInt32 COMMENT 'Distinct spans.' CODEC(T64, ZSTD(1)),
+    `llm_calls` UInt32 COMMENT 'Model calls: spans of kind llm that are not the repeat of another.' CODEC(T64, ZSTD(1)),
+    `tool_calls` UInt32 COMMENT 'Spans of kind tool.' CODEC(T64, ZSTD(1)),
+    `error_count` UInt32 COMMENT 'Spans with status error or an error type.' CODEC(T64, ZSTD(1)),
+    `input_tokens` UInt64 COMMENT 'Sum over usage_scope own.',
+    `output_tokens` UInt64 COMMENT 'Sum over usage_scope own.',
+    `cache_read_tokens` UInt64 COMMENT 'Sum over usage_scope own.',
+    `cache_write_tokens` UInt64 COMMENT 'Sum over usage_scope own.',
+    `reasoning_tokens` UInt64 COMMENT 'Sum over usage_scope own.',
+    `cost_usd` Decimal(18, 9) COMMENT 'Sum over usage_scope own, USD.',
+    `reported_cost_usd` Decimal(18, 9) COMMENT 'Sum over usage_scope own, USD.',
+    `unpriced_calls` UInt32 COMMENT 'Spans with usage_scope own and usage, but no price.' CODEC(T64, ZSTD(1)),
+    `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `version` UInt64 COMMENT 'Grows with every recount.' CODEC(ZSTD(1)),
+    INDEX by_start_time start_time TYPE minmax GRANULARITY 1,
+    INDEX by_conversation_id conversation_id TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY day
+ORDER BY (tenant, trace_id)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
+COMMENT 'One summary a trace, recounted from its deduplicated spans whenever they change. Read it with `FINAL`.';

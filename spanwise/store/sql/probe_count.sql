@@ -1,0 +1,3 @@
+SELECT
+    (SELECT count() FROM {probe}) AS direct,
+    (SELECT count() FROM {probe}_target) AS through_view

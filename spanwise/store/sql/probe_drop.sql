@@ -1,0 +1,3 @@
+DROP VIEW IF EXISTS {probe}_view;
+DROP TABLE IF EXISTS {probe}_target;
+DROP TABLE IF EXISTS {probe};
