@@ -52,15 +52,11 @@ def _checked_address(text: str) -> str:
 HostPort = Annotated[str, AfterValidator(_checked_address)]
 
 
-class TokenConfig(BaseModel):
-    """One bearer token: whose data it carries and where the token is found."""
+class SecretConfig(BaseModel):
+    """Where a bearer token is found; the configuration itself need not hold it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tenant: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="Tenant that everything sent with this token belongs to.",
-    )
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
@@ -74,8 +70,13 @@ class TokenConfig(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if sum(source is not None for source in (self.sha256, self.env, self.file)) != 1:
-            raise ValueError(f"give exactly one of sha256, env or file for the token of tenant {self.tenant!r}")
+            raise ValueError(f"give exactly one of sha256, env or file for the token of {self.owner}")
         return self
+
+    @property
+    def owner(self) -> str:
+        """Whose token it is, for messages."""
+        raise NotImplementedError
 
     def digest(self) -> bytes:
         """SHA-256 of the token. Raises ValueError if its variable or file is missing or empty."""
@@ -89,12 +90,23 @@ class TokenConfig(BaseModel):
             try:
                 token = self.file.read_text(encoding="utf-8")
             except OSError as error:
-                raise ValueError(
-                    f"cannot read the token of tenant {self.tenant!r} from {place}: {error.strerror}"
-                ) from None
+                raise ValueError(f"cannot read the token of {self.owner} from {place}: {error.strerror}") from None
         if not token.strip():
-            raise ValueError(f"cannot read the token of tenant {self.tenant!r}: {place} is empty or not set")
+            raise ValueError(f"cannot read the token of {self.owner}: {place} is empty or not set")
         return hashlib.sha256(token.strip().encode()).digest()
+
+
+class TokenConfig(SecretConfig):
+    """One bearer token: whose data it carries and where the token is found."""
+
+    tenant: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Tenant that everything sent with this token belongs to.",
+    )
+
+    @property
+    def owner(self) -> str:
+        return f"tenant {self.tenant!r}"
 
 
 class TlsConfig(BaseModel):
