@@ -111,6 +111,27 @@ class LabelLimit:
         return OTHER
 
 
+class SinkTelemetry:
+    """What a sink reports, by table."""
+
+    def __init__(
+        self, *, seconds: Histogram, rows: Counter, bytes_: Counter, refused: Counter, reason: Callable[[str], str]
+    ) -> None:
+        self._seconds = seconds
+        self._rows = rows
+        self._bytes = bytes_
+        self._refused = refused
+        self._reason = reason
+
+    def stored(self, table: str, *, rows: int, bytes_: int, seconds: float) -> None:
+        self._seconds.labels(table).observe(seconds)
+        self._rows.labels(table).inc(rows)
+        self._bytes.labels(table).inc(bytes_)
+
+    def refused(self, table: str, *, rows: int, reason: str) -> None:
+        self._refused.labels(table, self._reason(reason)).inc(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class MetricDoc:
     """One line of the metric reference."""
@@ -135,6 +156,11 @@ class Telemetry:
         self._build = Info("spanwise_build", "Version of the program.", registry=self.registry)
         self._build.info({"version": version(), "python": sys.version.split()[0]})
         self.reference.append(MetricDoc("spanwise_build_info", "gauge", ("version", "python"), "Version, always 1."))
+
+        self._overflow = self._counter(
+            "label_overflow", ("label",), "Times a label value became `other` because its limit was reached."
+        )
+        self._reason = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("reason").inc)
 
         request = ("signal", "transport")
         self._accepted = self._counter(
@@ -168,9 +194,15 @@ class Telemetry:
         self._logs_ignored = self._counter("decode_ignored_logs", (), "Log records without GenAI meaning, not kept.")
         self._decoded_bytes = self._counter("decode_bytes", (), "Bytes of requests decoded.")
         self._process = self._histogram("process_seconds", (), "One batch through all processors.", _WORK_BUCKETS)
-        self._insert = self._histogram("insert_seconds", (), "Storing one range in all its tables.", _WORK_BUCKETS)
-        self._insert_rows = self._counter("insert_rows", ("table",), "Rows stored.")
-        self._insert_bytes = self._counter("insert_bytes", (), "Arrow bytes of the rows stored.")
+        self._store = self._histogram("store_seconds", (), "Storing one range in all its tables.", _WORK_BUCKETS)
+        self._stored_spans = self._counter("stored_spans", (), "Spans stored, as far as this process handed them on.")
+        self.sink = SinkTelemetry(
+            seconds=self._histogram("insert_seconds", ("table",), "One insert into one table.", _WORK_BUCKETS),
+            rows=self._counter("insert_rows", ("table",), "Rows inserted, corrections and summaries included."),
+            bytes_=self._counter("insert_bytes", ("table",), "Arrow bytes of these rows."),
+            refused=self._counter("insert_refused_rows", ("table", "reason"), "Rows the store will never take."),
+            reason=self._reason,
+        )
         self._insert_errors = self._counter("insert_errors", ("reason",), "Attempts to store a range that failed.")
         self._dead_letters = self._counter(
             "dead_letter_requests", ("reason",), "Requests set aside as files: they cannot be decoded or stored."
@@ -202,9 +234,6 @@ class Telemetry:
         self._errors = self._counter(
             "gen_ai_errors", _GEN_AI_LABELS, f"The part of the calls that failed. {approximate}"
         )
-        self._overflow = self._counter(
-            "label_overflow", ("label",), "Times a label value became `other` because its limit was reached."
-        )
         self._limits = {
             label: LabelLimit(
                 self.config.label_values_max,
@@ -213,7 +242,6 @@ class Telemetry:
             )
             for label in _GEN_AI_LABELS
         }
-        self._reason = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("reason").inc)
         self._series: set[tuple[str, ...]] = set()
 
         prometheus_client.ProcessCollector(registry=self.registry)
@@ -272,12 +300,10 @@ class Telemetry:
         self._process.observe(seconds)
         self.count_gen_ai(spans)
 
-    def inserted(self, *, spans: int, content: int, log_events: int, seconds: float, bytes_: int = 0) -> None:
-        """A range is stored: rows by table and the Arrow bytes of them all."""
-        self._insert.observe(seconds)
-        self._insert_bytes.inc(bytes_)
-        for table, rows in (("spans", spans), ("content", content), ("log_events", log_events)):
-            self._insert_rows.labels(table).inc(rows)
+    def inserted(self, *, spans: int, content: int, log_events: int, seconds: float) -> None:  # noqa: ARG002
+        """A range is stored in all tables; `sink` counts the rows of each."""
+        self._store.observe(seconds)
+        self._stored_spans.inc(spans)
 
     def insert_failed(self, *, reason: str) -> None:
         self._insert_errors.labels(self._reason(reason)).inc()
@@ -285,7 +311,7 @@ class Telemetry:
     def dead_lettered(self, *, frames: int, reason: str) -> None:
         self._dead_letters.labels(self._reason(reason)).inc(frames)
 
-    def stored(self, seconds_since_received: float) -> None:
+    def queryable(self, seconds_since_received: float) -> None:
         """A range became queryable, this long after its oldest request was made durable."""
         self._end_to_end.observe(max(0.0, seconds_since_received))
 

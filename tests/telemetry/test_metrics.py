@@ -9,7 +9,10 @@ import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from receiver.observe import ReceiverObserver
+from sinks.clickhouse import SinkObserver
 from spanwise.model import SPANS, SpanBatch
+from spanwise.pipeline import PipelineObserver
 from spanwise.telemetry import OTHER, JournalStats, Telemetry, TelemetryConfig
 
 
@@ -190,7 +193,7 @@ def test_the_journal_is_asked_at_each_scrape() -> None:
 
 def test_two_telemetries_share_nothing() -> None:
     first, second = Telemetry(), Telemetry()
-    first.inserted(spans=10, content=3, log_events=0, seconds=0.1)
+    first.sink.stored("spans", rows=10, bytes_=100, seconds=0.1)
 
     assert value(first, "insert_rows_total", table="spans") == 10
     assert value(second, "insert_rows_total", table="spans") == 0
@@ -202,10 +205,12 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.rejected("traces", "grpc", "bad", items=1)
     telemetry.inflight_bytes(1)
     telemetry.decoded(frames=1, bytes_=1, spans=1, rejected=1, ignored_logs=1, seconds=0.1)
-    telemetry.inserted(spans=1, content=1, log_events=1, seconds=0.1, bytes_=1)
+    telemetry.inserted(spans=1, content=1, log_events=1, seconds=0.1)
+    telemetry.sink.stored("spans", rows=1, bytes_=1, seconds=0.1)
+    telemetry.sink.refused("spans", rows=1, reason="TOO_LARGE_STRING_SIZE")
     telemetry.insert_failed(reason="OSError")
     telemetry.dead_lettered(frames=1, reason="decode")
-    telemetry.stored(0.5)
+    telemetry.queryable(0.5)
     telemetry.reconciled(traces=1, seconds=0.1)
     telemetry.reconcile_failed()
     telemetry.processed(
@@ -242,6 +247,15 @@ def test_process_and_build_figures_are_there() -> None:
     names = {name for (name, _) in samples(Telemetry())}
 
     assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "spanwise_build_info"} <= names
+
+
+def test_telemetry_is_the_observer_of_every_component() -> None:
+    telemetry = Telemetry()
+    receiver: ReceiverObserver = telemetry
+    pipeline: PipelineObserver = telemetry
+    sink: SinkObserver = telemetry.sink
+
+    assert (receiver, pipeline, sink) == (telemetry, telemetry, telemetry.sink)  # the claim is what mypy checks
 
 
 def test_counting_a_batch_costs_the_same_python_calls_whatever_its_rows() -> None:
