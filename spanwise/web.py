@@ -1,0 +1,472 @@
+"""The HTTP API: SQL and trace reads for people and tools, health and metrics for machines.
+
+Everything here reads. Blocking reads run on threads of their own, as many as `reads_concurrent`; more wait in a short
+queue and then are told to come back. A page of another origin, or one that rebinds its name to this machine, gets
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import html
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, Protocol, Self
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from receiver.config import Address, HostPort, SecretConfig, parse_address
+from spanwise.telemetry import Telemetry, version
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+FORMATS: Final = {
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+    "table": "application/x-ndjson",
+}
+"""What `POST /api/v1/sql` can answer. `table` is lines of JSON: the column names, their types, then each row."""
+
+_OPEN_PATHS: Final = ("/healthz", "/readyz")
+_RETRY_AFTER: Final = {"Retry-After": "1"}
+
+
+class ReaderConfig(SecretConfig):
+    """A bearer token that may read everything, of every tenant."""
+
+    name: str = Field(min_length=1, max_length=64, description="Who holds the token; for people, not checked.")
+
+    @property
+    def owner(self) -> str:
+        return f"reader {self.name!r}"
+
+
+class WebConfig(BaseModel):
+    """Where the API listens, who may read and how many at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: HostPort = Field("127.0.0.1:8080", description="HOST:PORT; port 0 lets the system choose.")
+    tokens: tuple[ReaderConfig, ...] = Field(
+        (), description="Bearer tokens for reading, metrics included. Empty: no token is asked for."
+    )
+    insecure: bool = Field(False, description="Allow listening beyond this machine without tokens.")
+    sql_bytes_max: int = Field(256 << 10, ge=1024, description="Length of a query's text.")
+    reads_concurrent: int = Field(4, ge=1, le=64, description="Reads of the store that run at once.")
+    reads_queue: int = Field(16, ge=0, le=1024, description="Reads that wait; further ones are told to come back.")
+
+    @model_validator(mode="after")
+    def _guarded_beyond_loopback(self) -> Self:
+        if not (parse_address(self.address).is_loopback or self.tokens or self.insecure):
+            raise ValueError(
+                f"address {self.address} can be reached from other machines and anybody could read everything; set "
+                "`tokens`, or allow it with `insecure: true` (--insecure)"
+            )
+        return self
+
+
+class QueryError(Exception):
+    """A read that cannot be answered: what is wrong, and what to do about it."""
+
+    def __init__(self, message: str, hint: str = "", *, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFilter:
+    """Which traces to list. Empty fields do not filter; times are seconds since the epoch."""
+
+    limit: int = 20
+    since_s: float | None = None
+    before_s: float | None = None
+    service: str = ""
+    agent: str = ""
+    model: str = ""
+    conversation: str = ""
+    errors: bool = False
+    cost_min_usd: Decimal | None = None
+
+
+class Queries(Protocol):
+    """Reads of the store. They block, and are called from several threads at once."""
+
+    def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
+        """Stream the answer. Read-only; the store enforces limits. Raises QueryError, if possible before the first
+        piece."""
+
+    def traces(self, chosen: TraceFilter) -> list[dict[str, Any]]:
+        """Rows of `traces`, newest first."""
+
+    def trace(self, trace_id: str) -> dict[str, Any]:
+        """`{"trace": row of traces, "spans": [rows]}` of the one trace whose id starts so. Raises QueryError with
+        status 404 if there is none, 409 if there are several."""
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and sums over everything that is stored."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the API shows, handed in by whoever runs it."""
+
+    queries: Queries
+    telemetry: Telemetry
+    not_ready: Callable[[], Mapping[str, str]]
+    """Reasons, by part, why the program cannot take or store data now; empty when it can."""
+    status: Callable[[], Mapping[str, Any]]
+    """Versions, ports, journal and store, for people."""
+
+
+class WebServer:
+    """Serves the API on one address until it is stopped."""
+
+    def __init__(self, config: WebConfig, sources: Sources) -> None:
+        self._config = config
+        self._api = _Api(config, sources)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> Address:
+        """Bind and serve. Returns the real address. Raises OSError if it cannot be bound."""
+        wanted = parse_address(self._config.address)
+        runner = web.AppRunner(self._api.app(), access_log=None, shutdown_timeout=2, handler_cancellation=True)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, wanted.host, wanted.port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return Address(wanted.host, runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._api.close()
+
+
+class _Api:
+    def __init__(self, config: WebConfig, sources: Sources) -> None:
+        self._config = config
+        self._sources = sources
+        self._tokens = [token.digest() for token in config.tokens]
+        self._guard_host = parse_address(config.address).is_loopback
+        self._slots = asyncio.Semaphore(config.reads_concurrent)
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(config.reads_concurrent, thread_name_prefix="spanwise-query")
+
+    def app(self) -> web.Application:
+        app = web.Application(
+            client_max_size=self._config.sql_bytes_max, middlewares=[_errors, self._same_origin, self._authorised]
+        )
+        app.add_routes(
+            [
+                web.get("/", self.page),
+                web.get("/healthz", self.healthz),
+                web.get("/readyz", self.readyz),
+                web.get("/metrics", self.metrics),
+                web.post("/api/v1/sql", self.sql),
+                web.get("/api/v1/traces", self.traces),
+                web.get("/api/v1/traces/{trace_id}", self.trace),
+                web.get("/api/v1/summary", self.summary),
+                web.get("/api/v1/status", self.status),
+            ]
+        )
+        return app
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # Who may ask
+
+    @web.middleware
+    async def _same_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse names that only resolve to this machine, and pages of other origins."""
+        host = urlsplit(f"//{request.host}").hostname or ""
+        if self._guard_host and not Address(host, 0).is_loopback:
+            raise QueryError(
+                "this address answers to localhost only", "ask http://127.0.0.1 or http://localhost", status=403
+            )
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise QueryError("pages of other origins may not ask", "send the request from a program", status=403)
+        return await handler(request)
+
+    @web.middleware
+    async def _authorised(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._tokens and request.path not in _OPEN_PATHS:
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+            matches = [hmac.compare_digest(digest, known) for known in self._tokens]
+            if scheme.lower() != "bearer" or not any(matches):
+                raise QueryError("a valid token is needed", "send the header `Authorization: Bearer TOKEN`", status=401)
+        return await handler(request)
+
+    # Health
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        reasons = self._sources.not_ready()
+        if reasons:
+            return _json({"status": "not ready", "reasons": dict(reasons)}, status=503)
+        return _json({"status": "ready"})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        text = await asyncio.to_thread(self._sources.telemetry.exposition)
+        return web.Response(
+            body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **_PLAIN_HEADERS}
+        )
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(self._sources.status))
+
+    # Reads
+
+    async def traces(self, request: web.Request) -> web.Response:
+        chosen = _trace_filter(request.query)
+        return _json({"traces": await self._read(lambda: self._sources.queries.traces(chosen))})
+
+    async def trace(self, request: web.Request) -> web.Response:
+        trace_id = request.match_info["trace_id"].lower()
+        if not 1 <= len(trace_id) <= 32 or trace_id.strip("0123456789abcdef"):
+            raise QueryError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
+        return _json(await self._read(lambda: self._sources.queries.trace(trace_id)))
+
+    async def summary(self, _request: web.Request) -> web.Response:
+        return _json(await self._read(self._sources.queries.summary))
+
+    async def sql(self, request: web.Request) -> web.StreamResponse:
+        statement, format_, parameters = await self._statement(request)
+        async with self._slot():
+            pieces = await self._on_thread(self._sources.queries.sql, statement, format_, parameters)
+            try:
+                return await self._stream(request, pieces, FORMATS[format_])
+            finally:
+                close = getattr(pieces, "close", None)
+                if close is not None:
+                    await self._on_thread(close)
+
+    async def _statement(self, request: web.Request) -> tuple[str, str, dict[str, str]]:
+        body = await request.read()
+        format_ = request.query.get("format", "json")
+        parameters: Any = {name[6:]: value for name, value in request.query.items() if name.startswith("param_")}
+        try:
+            statement = body.decode("utf-8")
+            if request.content_type == "application/json":
+                asked = orjson.loads(body)
+                statement, format_ = asked["query"], asked.get("format", format_)
+                parameters = {name: str(value) for name, value in asked.get("parameters", parameters).items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise QueryError(
+                "the request is not a query", 'send the SQL as text, or JSON {"query": "...", "format": "json"}'
+            ) from None
+        if not isinstance(statement, str) or not statement.strip():
+            raise QueryError("the query is empty", "send the SQL as the body of the request")
+        if format_ not in FORMATS:
+            raise QueryError("there is no such format", f"use one of {', '.join(FORMATS)}")
+        return statement, format_, parameters
+
+    async def _stream(self, request: web.Request, pieces: Iterator[bytes], content_type: str) -> web.StreamResponse:
+        """Answer 400 while that is still possible; afterwards an error can only cut the connection."""
+        piece = await self._on_thread(_next, pieces)
+        response = web.StreamResponse(headers={"Content-Type": content_type, **_PLAIN_HEADERS})
+        await response.prepare(request)
+        sent = 0
+        try:
+            while piece is not None:
+                sent += len(piece)
+                await response.write(piece)
+                piece = await self._on_thread(_next, pieces)
+        except ConnectionError:
+            raise
+        except Exception as error:  # whatever a driver raises, the answer must not look complete
+            log.warning("query_cut", error=type(error).__name__, sent_bytes=sent)
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+        await response.write_eof()
+        return response
+
+    async def _read(self, read: Callable[[], Any]) -> Any:
+        async with self._slot():
+            return await self._on_thread(read)
+
+    async def _on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Run to the end even if the asker leaves: the slot is taken as long as the thread is."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._slots.locked() and self._waiting >= self._config.reads_queue:
+            raise QueryError("too many reads are running", "try again in a second", status=503)
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    # The page
+
+    async def page(self, _request: web.Request) -> web.Response:
+        status = await asyncio.to_thread(self._sources.status)
+        return web.Response(
+            text=_page(status.get("ports", {})),
+            content_type="text/html",
+            headers={
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+                "base-uri 'none'; form-action 'none'",
+                **_PLAIN_HEADERS,
+            },
+        )
+
+
+_PLAIN_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error is JSON `{"error": {"message", "hint"}}`."""
+    try:
+        return await handler(request)
+    except QueryError as error:
+        return _error(error.status, error.message, error.hint)
+    except web.HTTPRequestEntityTooLarge:
+        return _error(413, "the request is too long", "send a shorter query (`web.sql_bytes_max`)")
+    except web.HTTPException as error:
+        return _error(error.status, error.reason.lower(), "GET / lists what there is", allow=error.headers.get("Allow"))
+    except ConnectionError:
+        raise
+    except Exception as error:
+        # The message may quote rows, so only its type is logged and nothing of it is told.
+        log.exception("request_failed", path=request.path, error_type=type(error).__name__)
+        return _error(500, "the request failed inside Spanwise", "the log of the server says where")
+
+
+def _error(status: int, message: str, hint: str, *, allow: str | None = None) -> web.Response:
+    headers = dict(_PLAIN_HEADERS)
+    if status == 503:
+        headers |= _RETRY_AFTER
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if allow:
+        headers["Allow"] = allow
+    return _json({"error": {"message": message, "hint": hint}}, status=status, headers=headers)
+
+
+def _json(value: object, *, status: int = 200, headers: Mapping[str, str] = _PLAIN_HEADERS) -> web.Response:
+    body = orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))  # exact, and a JSON number
+    raise TypeError(f"cannot show a {type(value).__name__} as JSON")
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)
+
+
+def _trace_filter(query: Mapping[str, str]) -> TraceFilter:
+    known = {"limit", "since_s", "before_s", "service", "agent", "model", "conversation", "errors", "cost_min_usd"}
+    unknown = sorted(set(query) - known)
+    if unknown:
+        raise QueryError("there is no such filter", f"the filters are {', '.join(sorted(known))}")
+    return TraceFilter(
+        limit=min(_number(query, "limit", int) or 20, 1000),
+        since_s=_number(query, "since_s", float),
+        before_s=_number(query, "before_s", float),
+        service=query.get("service", ""),
+        agent=query.get("agent", ""),
+        model=query.get("model", ""),
+        conversation=query.get("conversation", ""),
+        errors=query.get("errors", "") in ("1", "true"),
+        cost_min_usd=_number(query, "cost_min_usd", Decimal),
+    )
+
+
+def _number(query: Mapping[str, str], name: str, type_: Callable[[str], Any]) -> Any:
+    if name not in query:
+        return None
+    try:
+        value = type_(query[name])
+    except (ValueError, ArithmeticError):
+        value = -1
+    if not 0 <= value < 10**15:  # also refuses NaN
+        raise QueryError(f"{name} must be a number, 0 or more", f"for instance {name}=1")
+    return value
+
+
+def _page(ports: Mapping[str, str]) -> str:
+    grpc, http, here = (html.escape(str(ports.get(name, "?"))) for name in ("grpc", "http", "web"))
+    return _PAGE.format(version=html.escape(version()), grpc=grpc, http=http, web=here)
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Spanwise</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #1b1f24 }}
+pre, code {{ font: 14px/1.5 ui-monospace, monospace }}
+pre {{ background: #f3f4f6; padding: .8rem 1rem; overflow-x: auto; border-radius: 6px }}
+td {{ padding: .1rem 1.5rem .1rem 0 }}
+</style>
+<h1>Spanwise {version}</h1>
+<p>Takes OpenTelemetry traces of agents, keeps them durably, and answers SQL about what they did and what it cost.</p>
+<table>
+<tr><td>OTLP gRPC<td><code>{grpc}</code>
+<tr><td>OTLP HTTP<td><code>{http}</code>
+<tr><td>API, health, metrics<td><code>{web}</code>
+</table>
+<h2>Send traces</h2>
+<p>Any OTLP exporter works. With the environment variables every SDK reads:</p>
+<pre>OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}
+OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf</pre>
+<p>or over gRPC:</p>
+<pre>OTEL_EXPORTER_OTLP_ENDPOINT=http://{grpc}
+OTEL_EXPORTER_OTLP_PROTOCOL=grpc</pre>
+<h2>Look</h2>
+<pre>spanwise traces --web http://{web}
+spanwise sql --web http://{web} "SELECT agent_name, sum(cost_usd) FROM spans FINAL WHERE usage_scope = 'own' GROUP BY 1"
+curl http://{web}/api/v1/sql --data-binary "SELECT count() FROM spans FINAL"</pre>
+<ul>
+<li><a href="/api/v1/traces">/api/v1/traces</a>
+<li><a href="/api/v1/summary">/api/v1/summary</a>
+<li><a href="/api/v1/status">/api/v1/status</a>
+<li><a href="/readyz">/readyz</a>
+<li><a href="/metrics">/metrics</a>
+</ul>
+"""
