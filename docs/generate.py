@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from spanwise.config import config_reference
 from spanwise.telemetry import metric_reference
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "config.md": config_reference,
     "metrics.md": metric_reference,
 }
 
