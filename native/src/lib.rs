@@ -8,5 +8,7 @@ pub mod normalise;
 pub mod otlp;
 pub mod plan;
 pub mod testing;
+pub mod usage;
+pub mod values;
 pub mod view;
 pub mod wire;

@@ -91,16 +91,22 @@ impl Interner {
         self.keys.get(key).copied()
     }
 
-    pub fn prefixes_of(&self, key: &str) -> PrefixSet {
+    pub fn matching_prefixes<'k>(&'k self, key: &'k str) -> impl Iterator<Item = PrefixId> + 'k {
+        let bucket = key
+            .as_bytes()
+            .first_chunk::<3>()
+            .and_then(|head| self.buckets.get(head));
+        bucket
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(move |id| key.starts_with(&*self.prefixes[usize::from(*id)]))
+    }
+
+    fn prefixes_of(&self, key: &str) -> PrefixSet {
         let mut set = PrefixSet::default();
-        if let Some(head) = key.as_bytes().first_chunk::<3>()
-            && let Some(ids) = self.buckets.get(head)
-        {
-            for &id in ids {
-                if key.starts_with(&*self.prefixes[usize::from(id)]) {
-                    set.insert(id);
-                }
-            }
+        for id in self.matching_prefixes(key) {
+            set.insert(id);
         }
         set
     }
@@ -240,7 +246,10 @@ struct RawRow {
     equals: Vec<String>,
     scope: Vec<String>,
     unless: Vec<String>,
+    failed: Option<bool>,
     aggregate: bool,
+    outside: bool,
+    basis: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -268,7 +277,7 @@ pub enum ScopeRule {
 /// What a rule, marker value or operation name says a span is.
 #[derive(Clone, Debug, Default)]
 pub struct Meaning {
-    pub operation: Box<str>,
+    pub operation: String,
     pub kind: Kind,
     pub scope: ScopeRule,
 }
@@ -293,6 +302,8 @@ pub enum Column {
     CacheWriteTokens,
     ReasoningTokens,
     TotalTokens,
+    /// The provider's own input count beside the producer's, see [`Basis::VercelNative`].
+    NativeInputTokens,
     ReportedCost,
     TimeToFirstChunk,
     FinishReasons,
@@ -335,6 +346,7 @@ pub enum Step {
     Split(Box<str>),
     StripClass,
     StripPrefix(Box<str>),
+    StripSuffix(Box<str>),
     /// What follows the last '/' if the part before it is a provider.
     StripProvider,
     DropIfPrefix(Box<str>),
@@ -375,7 +387,13 @@ pub struct Row {
     pub equals: Box<[Box<str>]>,
     pub scope: Box<[Box<str>]>,
     pub unless: Box<[KeyId]>,
+    /// Only for spans with status error, or only for others.
+    pub failed: Option<bool>,
     pub aggregate: bool,
+    /// The count is not inside its total.
+    pub outside: bool,
+    /// Overrides the dialect's input basis when the row yields.
+    pub basis: Option<Basis>,
 }
 
 pub struct When {
@@ -398,8 +416,15 @@ pub struct Rule {
     pub meaning: Meaning,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkerKey {
+    Attr(KeyId),
+    /// First word of the span name.
+    NameWord,
+}
+
 pub struct Marker {
-    pub key: KeyId,
+    pub key: MarkerKey,
     pub how: Box<[Step]>,
     /// Match the end of the value instead of the whole, first entry wins; '*' matches everything.
     pub suffix: bool,
@@ -413,8 +438,6 @@ pub enum Basis {
     Inclusive,
     Exclusive,
     ProviderNative,
-    /// Langfuse: input, cache and reasoning are separate buckets.
-    Disjoint,
     /// AI SDK up to 6.0: provider native unless the provider metadata shows otherwise.
     VercelNative,
     Unknown,
@@ -473,6 +496,10 @@ pub struct Plan {
     pub finish_reasons: TextMap,
     pub maps: Vec<TextMap>,
     pub known: Known,
+    /// Keys of all markers, to look for those of other dialects only where there are any.
+    pub marker_keys: Vec<KeyId>,
+    /// Event name → dialect and its log rule.
+    pub log_events: FxHashMap<Box<str>, (u16, u16)>,
 }
 
 /// Keys the engine itself looks at.
@@ -483,10 +510,18 @@ pub struct Known {
     pub request_model: KeyId,
     pub response_model: KeyId,
     pub llm_request_type: KeyId,
-    pub error_type: KeyId,
     pub gen_ai: PrefixId,
     pub usage: PrefixId,
-    pub provider_metadata: KeyId,
+    pub llm_kind: Kind,
+    pub tool_kind: Kind,
+}
+
+impl Meaning {
+    pub const NOTHING: Self = Self {
+        operation: String::new(),
+        kind: 0,
+        scope: ScopeRule::None,
+    };
 }
 
 impl Plan {
@@ -553,6 +588,7 @@ fn column(name: &str) -> Result<Column, String> {
         "cache_write_tokens" => CacheWriteTokens,
         "reasoning_tokens" => ReasoningTokens,
         "total_tokens" => TotalTokens,
+        "native_input_tokens" => NativeInputTokens,
         "reported_cost_usd" => ReportedCost,
         "time_to_first_chunk_s" => TimeToFirstChunk,
         "finish_reasons" => FinishReasons,
@@ -580,7 +616,6 @@ fn basis(name: &str) -> Result<Basis, String> {
         "inclusive" => Basis::Inclusive,
         "exclusive" => Basis::Exclusive,
         "provider_native" => Basis::ProviderNative,
-        "disjoint" => Basis::Disjoint,
         "vercel_native" => Basis::VercelNative,
         "unknown" => Basis::Unknown,
         other => return Err(format!("unknown input basis {other:?}")),
@@ -625,10 +660,10 @@ impl Compiler {
             request_model: self.interner.key("gen_ai.request.model"),
             response_model: self.interner.key("gen_ai.response.model"),
             llm_request_type: self.interner.key("llm.request.type"),
-            error_type: self.interner.key("error.type"),
             gen_ai: self.interner.prefix("gen_ai.")?,
             usage: self.interner.prefix("gen_ai.usage.")?,
-            provider_metadata: self.interner.key("ai.response.providerMetadata"),
+            llm_kind: self.kind("llm")?,
+            tool_kind: self.kind("tool")?,
         };
         let mut operation_names = FxHashMap::default();
         for (name, meaning) in raw.operation_names {
@@ -667,6 +702,11 @@ impl Compiler {
         for (prefix, at) in evidence_prefixes {
             dialects_of_prefix[usize::from(prefix)] |= 1 << at;
         }
+        for (key, id) in &self.interner.keys {
+            for prefix in self.interner.matching_prefixes(key) {
+                dialects_of_key[usize::from(*id)] |= dialects_of_prefix[usize::from(prefix)];
+            }
+        }
         let find = |name: &str| {
             dialects
                 .iter()
@@ -681,7 +721,22 @@ impl Compiler {
             .map(|(name, map)| (self.map_ids[&name], boxed_map(map)))
             .collect();
         maps.sort_by_key(|(id, _)| *id);
+        let mut marker_keys: Vec<KeyId> = Vec::new();
+        let mut log_events = FxHashMap::default();
+        for (at, dialect) in dialects.iter().enumerate() {
+            marker_keys.extend(dialect.markers.iter().filter_map(|marker| match marker.key {
+                MarkerKey::Attr(key) if key != known.operation_name => Some(key),
+                _ => None,
+            }));
+            for (n, log) in dialect.logs.iter().enumerate() {
+                log_events.entry(log.event.clone()).or_insert((at as u16, n as u16));
+            }
+        }
+        marker_keys.sort_unstable();
+        marker_keys.dedup();
         Ok(Plan {
+            marker_keys,
+            log_events,
             interner: self.interner,
             dialects_of_key,
             dialects_of_prefix,
@@ -726,7 +781,7 @@ impl Compiler {
             other => return Err(format!("unknown usage scope {other:?}")),
         };
         Ok(Meaning {
-            operation: raw.operation.into_boxed_str(),
+            operation: raw.operation,
             kind,
             scope,
         })
@@ -866,7 +921,10 @@ impl Compiler {
             table.push((value, self.meaning(meaning)?));
         }
         Ok(Marker {
-            key: self.interner.key(&raw.key),
+            key: match raw.key.as_str() {
+                "span:name" => MarkerKey::NameWord,
+                key => MarkerKey::Attr(self.interner.key(key)),
+            },
             how: raw.how.iter().map(|h| self.step(h)).collect::<Result<_, _>>()?,
             suffix: raw.suffix,
             table,
@@ -903,7 +961,10 @@ impl Compiler {
             equals: boxed(raw.equals),
             scope: boxed(raw.scope),
             unless: self.keys(raw.unless),
+            failed: raw.failed,
             aggregate: raw.aggregate,
+            outside: raw.outside,
+            basis: raw.basis.as_deref().map(basis).transpose()?,
         })
     }
 
@@ -955,6 +1016,7 @@ impl Compiler {
             "split" => Step::Split(argument.into()),
             "strip_class" => Step::StripClass,
             "strip_prefix" => Step::StripPrefix(argument.into()),
+            "strip_suffix" => Step::StripSuffix(argument.into()),
             "strip_provider" => Step::StripProvider,
             "drop_if_prefix" => Step::DropIfPrefix(argument.into()),
             "only_if_prefix" => Step::OnlyIfPrefix(argument.into()),

@@ -23,7 +23,7 @@ FALL_BACKS: Final = ("otel_genai", "otel_genai_legacy")
 HERE: Final = Path(__file__).parent
 
 Scope = Literal["own", "own?", "aggregate", "none"]
-Basis = Literal["inclusive", "exclusive", "provider_native", "disjoint", "vercel_native", "unknown"]
+Basis = Literal["inclusive", "exclusive", "provider_native", "vercel_native", "unknown"]
 ValueType = Literal["text", "int", "float", "bool", "usd", "text_list", "any"]
 
 TRANSFORMS: Final[dict[str, str]] = {
@@ -39,6 +39,7 @@ TRANSFORMS: Final[dict[str, str]] = {
     "split": "split:<separator> makes a list",
     "strip_class": "the name inside <class '...'>",
     "strip_prefix": "strip_prefix:<text> cuts the text off the front",
+    "strip_suffix": "strip_suffix:<text> cuts the text off the end",
     "strip_provider": "cuts a leading '<provider>/' off a model name",
     "drop_if_prefix": "drop_if_prefix:<text> yields nothing for values that start with the text",
     "only_if_prefix": "only_if_prefix:<text> yields nothing for other values",
@@ -155,8 +156,14 @@ class Row(_Table):
     scope: list[str] = []
     unless: list[str] = []
     """Attributes that must be absent."""
+    failed: bool | None = None
+    """Only for spans with status error, or only for others."""
     aggregate: bool = False
     """Usage under this key repeats other spans."""
+    outside: bool = False
+    """The cache or reasoning count is not inside its total."""
+    basis: Basis | None = None
+    """Input basis of the span if this row yields."""
     note: str = ""
 
     @model_validator(mode="before")
