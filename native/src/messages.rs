@@ -2,46 +2,42 @@
 //!
 //! Whatever the source (JSON text, encoded AnyValues, flattened keys, span events, log bodies, Python literals), it is
 //! brought to JSON text first, an element at a time. An element seen before in this decode call is recognised by the
-//! hash of that text and costs no more than that hash.
+//! hash of that text and costs no more than that hash. `docs/messages.md` describes the shapes and limits.
 
-use std::marker::PhantomData;
+mod flat;
+mod json;
+mod parts;
+mod python;
+mod rows;
+mod shapes;
+mod tools;
 
 use bumpalo::Bump;
-use serde::Deserialize;
+use hashbrown::HashMap;
 
+use crate::content::{hash, split_json_array};
 use crate::view::{Attr, ContentItem, EventView, Value};
+
+pub use rows::{ContentPlan, ContentRow};
+
+use json::{Node, members, parse};
+use parts::Draft;
+use shapes::{Item, Reader, Reading, Side};
+
+/// Characters of a preview.
+const PREVIEW_CHARS: usize = 200;
+/// Shorter texts are read faster than they are looked up.
+const MEMO_BYTES_MIN: usize = 48;
+/// Longer arrays and objects are taken apart before they are looked up: they are histories, which grow.
+const WHOLE_BYTES_MAX: usize = 1024;
 
 /// Content already canonicalised in this decode call, by hash.
 #[derive(Default)]
 pub struct Memo<'a> {
-    marker: PhantomData<&'a ()>,
-}
-
-/// One `[[content]]` row of a dialect table, see `docs/messages.md`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct ContentRow {
-    /// Canonical attribute that the row fills unless an earlier row did.
-    pub to: String,
-    /// Where to look, first hit wins within the row unless the shape assembles them.
-    pub from: Vec<String>,
-    /// How to read it: messages (default), parts, flat, events, text, strict ...
-    #[serde(default, rename = "as")]
-    pub shape: String,
-    /// Kinds of span the row is for, empty for all.
-    #[serde(default)]
-    pub on: Vec<String>,
-}
-
-/// The content rows of one dialect and of those it falls back to, in order of precedence.
-#[derive(Clone, Debug, Default)]
-pub struct ContentPlan {}
-
-impl ContentPlan {
-    /// Errors name the row.
-    pub fn new(_rows: &[ContentRow]) -> Result<Self, String> {
-        Ok(Self {})
-    }
+    seen: HashMap<(u128, Side), Reading<'a>, foldhash::fast::FixedState>,
+    scratch: Bump,
+    draft: Draft,
+    buffer: String,
 }
 
 /// What a span or log record offers.
@@ -79,11 +75,155 @@ pub struct Content<'a> {
 
 /// Fill the targets of `plan` for a span or log record of class `kind`.
 pub fn collect<'a>(
-    _plan: &'a ContentPlan,
-    _kind: &str,
-    _source: &Source<'_, 'a>,
-    _memo: &mut Memo<'a>,
-    _arena: &'a Bump,
+    plan: &'a ContentPlan,
+    kind: &str,
+    source: &Source<'_, 'a>,
+    memo: &mut Memo<'a>,
+    arena: &'a Bump,
 ) -> Content<'a> {
-    Content::default()
+    rows::collect(plan, kind, source, memo, arena)
 }
+
+/// Messages of one source.
+#[derive(Debug, Default)]
+struct Found<'a> {
+    items: Vec<Item<'a>>,
+    usage: Option<&'a str>,
+    model: &'a str,
+    truncated: bool,
+    recognised: bool,
+}
+
+impl<'a> Found<'a> {
+    fn add(&mut self, reading: &Reading<'a>) {
+        let room = shapes::MESSAGES_MAX.saturating_sub(self.items.len());
+        self.items.extend(reading.items.iter().take(room));
+        self.truncated |= reading.truncated || reading.items.len() > room;
+        self.recognised |= reading.recognised;
+        if self.usage.is_none() && reading.usage.is_some() {
+            self.usage = reading.usage;
+            self.model = reading.model;
+        }
+    }
+}
+
+impl<'a> Memo<'a> {
+    /// Read the messages in `text` into `found`.
+    fn read(&mut self, text: &'a str, side: Side, arena: &'a Bump, found: &mut Found<'a>) {
+        if text.len() > WHOLE_BYTES_MAX {
+            match text.as_bytes()[0] {
+                b'[' => {
+                    if let Some((_, elements)) = split_json_array(text)
+                        && self.holds_messages(elements[0], side)
+                    {
+                        for element in elements {
+                            self.whole(element, side, arena, found);
+                        }
+                        return;
+                    }
+                }
+                b'{' if side == Side::Input => {
+                    if let Some(history) = self.history(text, arena, found) {
+                        return self.read(history, side, arena, found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.whole(text, side, arena, found);
+    }
+
+    /// Read a text, or remember what was read from it before.
+    fn whole(&mut self, text: &'a str, side: Side, arena: &'a Bump, found: &mut Found<'a>) {
+        let key = (text.len() >= MEMO_BYTES_MIN).then(|| (hash(text), side));
+        if let Some(reading) = key.and_then(|key| self.seen.get(&key)) {
+            return found.add(reading);
+        }
+        self.scratch.reset();
+        let mut reader = Reader {
+            arena,
+            side,
+            draft: &mut self.draft,
+            keep: text,
+            out: Vec::new(),
+            usage: None,
+            model: "",
+            truncated: false,
+            recognised: false,
+        };
+        reader.text(text, &self.scratch, 0);
+        let reading = Reading {
+            items: arena.alloc_slice_copy(&reader.out),
+            usage: reader.usage,
+            model: reader.model,
+            truncated: reader.truncated,
+            recognised: reader.recognised,
+        };
+        found.add(&reading);
+        if let Some(key) = key {
+            self.seen.insert(key, reading);
+        }
+    }
+
+    /// The same for text that does not live as long as the arena.
+    fn passing(&mut self, text: &str, side: Side, arena: &'a Bump, found: &mut Found<'a>) {
+        if text.len() >= MEMO_BYTES_MIN
+            && let Some(reading) = self.seen.get(&(hash(text), side))
+        {
+            return found.add(reading);
+        }
+        self.whole(arena.alloc_str(text), side, arena, found);
+    }
+
+    /// Whether the elements of an array that begins with `first` can be read one by one.
+    fn holds_messages(&mut self, first: &str, side: Side) -> bool {
+        if first.len() >= MEMO_BYTES_MIN && self.seen.contains_key(&(hash(first), side)) {
+            return true;
+        }
+        self.scratch.reset();
+        match parse(first, &self.scratch) {
+            // The answer of a model may be several items of one message.
+            Ok(Node::Obj(object)) if side == Side::Output => object.has("parts") && object.has("role"),
+            Ok(Node::Obj(object)) => object.has("role") || !parts::is_block(&object),
+            _ => false,
+        }
+    }
+
+    /// The list of messages inside a long request, after the instructions beside it.
+    fn history(&mut self, text: &'a str, arena: &'a Bump, found: &mut Found<'a>) -> Option<&'a str> {
+        let members = members(text)?;
+        let value = |name: &str| {
+            members
+                .iter()
+                .rev()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| *value)
+        };
+        if ["role", "parts", "event.name", "lc", "type"]
+            .iter()
+            .any(|key| value(key).is_some())
+        {
+            return None;
+        }
+        let history = ["messages", "contents", "input"]
+            .iter()
+            .find_map(|key| value(key).filter(|text| text.starts_with('[')))?;
+        for key in shapes::INSTRUCTION_KEYS {
+            if let Some(system) = value(key).filter(|system| *system != "null") {
+                let mut message = std::mem::take(&mut self.buffer);
+                message.clear();
+                message.push_str("{\"role\":\"system\",\"content\":");
+                message.push_str(system);
+                message.push('}');
+                self.passing(&message, Side::Input, arena, found);
+                self.buffer = message;
+                break;
+            }
+        }
+        Some(history)
+    }
+}
+
+#[cfg(test)]
+#[path = "messages/tests.rs"]
+mod tests;
