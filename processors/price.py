@@ -24,20 +24,31 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 from pydantic import BaseModel, ConfigDict, Field
 
+from processors.columns import (
+    Bools,
+    Ints,
+    compute,
+    dense,
+    encode,
+    first_rows,
+    from_vocabulary,
+    is_known,
+    is_one_of,
+    money,
+    numbers,
+    replaced,
+)
 from spanwise.model import SpanBatch
 
 _log = structlog.get_logger(__name__)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-_Ints = npt.NDArray[np.int64]
-_Bools = npt.NDArray[np.bool_]
 
 SOURCE_TABLE: Final = "genai-prices"
 SOURCE_OVERRIDE: Final = "override"
@@ -239,13 +250,13 @@ class Price:
         rows = np.flatnonzero(_has_usage(batch) & _has_model(batch))
         cost = np.zeros(batch.num_rows, dtype=np.int64)
         priced = np.zeros(batch.num_rows, dtype=np.bool_)
-        source = np.zeros(batch.num_rows, dtype=np.int32)
+        source = np.zeros(batch.num_rows, dtype=np.int8)
         if len(rows):
             cost[rows], priced[rows], source[rows] = self._price(batch.take(rows))
-        sources = pa.DictionaryArray.from_arrays(source, pa.array(list(_SOURCES)))
-        return _replace(batch, {"cost_usd": _money(cost, priced), "cost_source": sources})
+        changed = {"cost_usd": money(cost, priced), "cost_source": from_vocabulary(source, _SOURCES)}
+        return replaced(batch, changed)
 
-    def _price(self, batch: SpanBatch) -> tuple[_Ints, _Bools, npt.NDArray[np.int32]]:
+    def _price(self, batch: SpanBatch) -> tuple[Ints, Bools, npt.NDArray[np.int8]]:
         table, inverse = self._rates_of(batch)
         tokens, known = _tokens(batch, table, inverse)
         band = table.first[inverse]
@@ -265,16 +276,12 @@ class Price:
         priced = known & (source != _SOURCES.index(SOURCE_UNKNOWN)) & (cost < 10**18)
         return cost, priced, source
 
-    def _rates_of(self, batch: SpanBatch) -> tuple[_RateTable, _Ints]:
+    def _rates_of(self, batch: SpanBatch) -> tuple[_RateTable, Ints]:
         """Rates of the distinct (provider, models, time slot) of a batch, and which of them each row has."""
-        columns = [_encoded(batch, name) for name in ("provider", "response_model", "request_model")]
-        key = np.zeros(batch.num_rows, dtype=np.int64)
-        for codes, values in columns:
-            key = key * max(len(values), 1) + codes
-        start = batch.column("start_time").cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-        slot = np.clip(start // (SLOT_S * 10**9), 0, 2**31)
-        _, who = _distinct(key)
-        first, inverse = _distinct(who * 2**32 + slot)
+        columns = [encode(batch.column(name)) for name in ("provider", "response_model", "request_model")]
+        slot = np.clip(numbers(batch.column("start_time")) // (SLOT_S * 10**9), 0, 2**31)
+        inverse = dense(*(codes for codes, _ in columns), slot)
+        first = first_rows(inverse)
         seen = np.bincount(inverse, minlength=len(first))
         rates: list[_Rates] = []
         with self._lock:
@@ -361,15 +368,15 @@ class _RateTable:
     def __init__(self, rates: list[_Rates]) -> None:
         bands = np.array([band for rate in rates for band in rate.bands], dtype=np.int64).T
         sizes = np.array([len(rate.bands) for rate in rates], dtype=np.int64)
-        self.first: _Ints = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)[:-1]])
-        self.nano: _Ints = bands // 10**6
-        self.rest: _Ints = bands % 10**6
+        self.first: Ints = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)[:-1]])
+        self.nano: Ints = bands // 10**6
+        self.rest: Ints = bands % 10**6
         never = np.iinfo(np.int64).max
-        self.starts: list[_Ints] = [
+        self.starts: list[Ints] = [
             np.array([r.starts[i] if i < len(r.starts) else never for r in rates], dtype=np.int64)
             for i in range(max(len(r.starts) for r in rates))
         ]
-        self.source = np.array([_SOURCES.index(rate.source) for rate in rates], dtype=np.int32)
+        self.source = np.array([_SOURCES.index(rate.source) for rate in rates], dtype=np.int8)
         self.input_is_free = _all_bands(rates, lambda band: band[_INPUT] == 0)
         self.output_is_free = _all_bands(rates, lambda band: band[_OUTPUT] == 0)
         self.needs_details = ~_all_bands(
@@ -380,11 +387,11 @@ class _RateTable:
         )
 
 
-def _all_bands(rates: list[_Rates], holds: Callable[[tuple[int, ...]], bool]) -> _Bools:
+def _all_bands(rates: list[_Rates], holds: Callable[[tuple[int, ...]], bool]) -> Bools:
     return np.array([all(holds(band) for band in rate.bands) for rate in rates], dtype=np.bool_)
 
 
-def _tokens(batch: SpanBatch, table: _RateTable, inverse: _Ints) -> tuple[list[_Ints], _Bools]:
+def _tokens(batch: SpanBatch, table: _RateTable, inverse: Ints) -> tuple[list[Ints], Bools]:
     """Tokens of each term, disjoint, and whether enough is known to price the row."""
     total, has_input = _counts(batch, "input_tokens")
     output, has_output = _counts(batch, "output_tokens")
@@ -399,7 +406,7 @@ def _tokens(batch: SpanBatch, table: _RateTable, inverse: _Ints) -> tuple[list[_
     audio_out = np.minimum(audio_out, output)
     reasoning = np.minimum(reasoning, output - audio_out)
     text = np.maximum(total - read - write - audio_in, zero)
-    tokens: list[_Ints] = [text] * len(_TERMS)
+    tokens: list[Ints] = [text] * len(_TERMS)
     tokens[_READ] = read - audio_read
     tokens[_WRITE] = write - hour
     tokens[_WRITE_1H] = hour
@@ -410,21 +417,21 @@ def _tokens(batch: SpanBatch, table: _RateTable, inverse: _Ints) -> tuple[list[_
     tokens[_AUDIO_OUTPUT] = audio_out
     tokens[_REQUEST] = np.ones(len(total), dtype=np.int64)
     counted = (has_input | table.input_is_free[inverse]) & (has_output | table.output_is_free[inverse])
-    one_way = _is_any(batch, "kind", ("embedding", "rerank"))
+    one_way = is_one_of(batch.column("kind"), ("embedding", "rerank"))
     plausible = np.ones(len(total), dtype=np.bool_)
     for counts in (total, output, read, write, audio_in):
         plausible &= counts <= TOKENS_MAX
     return [np.minimum(t, TOKENS_MAX) for t in tokens], (counted | (one_way & has_input)) & plausible
 
 
-def _details(batch: SpanBatch, wanted: _Bools) -> list[_Ints]:
+def _details(batch: SpanBatch, wanted: Bools) -> list[Ints]:
     """Counts that have no column, of the rows whose price depends on them."""
     found = [np.zeros(batch.num_rows, dtype=np.int64) for _ in _DETAILS]
     rows = np.flatnonzero(wanted)
     if len(rows) == 0:
         return found
     maps: Any = batch.column("attributes").take(rows)
-    which: Any = pc.index_in(maps.keys, pa.array(_DETAILS))
+    which = compute.index_in(maps.keys, pa.array(_DETAILS))
     at = np.flatnonzero(which.is_valid().to_numpy(zero_copy_only=False))
     if len(at) == 0:
         return found
@@ -496,53 +503,15 @@ def _remembered(cache: OrderedDict[_K, _V], key: _K, size: int, make: Callable[[
     return value
 
 
-def _is_any(batch: SpanBatch, name: str, wanted: tuple[str, ...]) -> _Bools:
-    codes, values = _encoded(batch, name)
-    return np.array([value in wanted for value in values])[codes]
+def _has_usage(batch: SpanBatch) -> Bools:
+    return is_known(batch.column("input_tokens")) | is_known(batch.column("output_tokens"))
 
 
-def _encoded(batch: SpanBatch, name: str) -> tuple[_Ints, list[str]]:
+def _has_model(batch: SpanBatch) -> Bools:
+    return ~(is_one_of(batch.column("response_model"), ("",)) & is_one_of(batch.column("request_model"), ("",)))
+
+
+def _counts(batch: SpanBatch, name: str) -> tuple[Ints, Bools]:
     column = batch.column(name)
-    encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
-    values = [value or "" for value in encoded.dictionary.to_pylist()] + [""]
-    codes = encoded.indices.cast(pa.int64()).fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
-    return codes, values
-
-
-def _distinct(key: _Ints) -> tuple[_Ints, _Ints]:
-    """(row of the first of each distinct key, index of its key for every row)."""
-    encoded = pa.array(key).dictionary_encode()
-    inverse = encoded.indices.to_numpy().astype(np.int64)
-    first = np.empty(len(encoded.dictionary), dtype=np.int64)
-    first[inverse[::-1]] = np.arange(len(key) - 1, -1, -1)
-    return first, inverse
-
-
-def _has_usage(batch: SpanBatch) -> _Bools:
-    found = pc.or_(batch.column("input_tokens").is_valid(), batch.column("output_tokens").is_valid())
-    return found.to_numpy(zero_copy_only=False)
-
-
-def _has_model(batch: SpanBatch) -> _Bools:
-    found = np.zeros(batch.num_rows, dtype=np.bool_)
-    for name in ("response_model", "request_model"):
-        found |= ~_is_any(batch, name, ("",))
-    return found
-
-
-def _counts(batch: SpanBatch, name: str) -> tuple[_Ints, _Bools]:
-    column = batch.column(name)
-    counts = np.minimum(column.fill_null(0).to_numpy(zero_copy_only=False), np.uint64(TOKENS_MAX + 1))
-    return counts.astype(np.int64), column.is_valid().to_numpy(zero_copy_only=False)
-
-
-def _money(nano_usd: _Ints, valid: _Bools) -> pa.Array[Any]:
-    limbs = np.zeros((len(nano_usd), 2), dtype=np.int64)
-    limbs[:, 0] = np.where(valid, nano_usd, 0)
-    mask = pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
-    return pa.Array.from_buffers(pa.decimal128(18, 9), len(nano_usd), [mask, pa.py_buffer(limbs.tobytes())])
-
-
-def _replace(batch: SpanBatch, columns: dict[str, pa.Array[Any]]) -> SpanBatch:
-    arrays = [columns.get(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+    counts = np.minimum(numbers(column), np.uint64(TOKENS_MAX + 1))
+    return counts.astype(np.int64), is_known(column)
