@@ -13,7 +13,7 @@ _CHUNK: Final = bytes(1 << 20)
 
 
 class Space:
-    """Free space of the directory's file system, looked up at most every 50 ms."""
+    """Free space of the directory's file system, looked up at most every 50 ms and counted down in between."""
 
     def __init__(
         self,
@@ -40,6 +40,10 @@ class Space:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._look(now)
         return self._free - self._floor
+
+    def wrote(self, size: int) -> None:
+        """Count bytes written since the last look, or 50 ms of a fast disk would go unseen."""
+        self._free -= size
 
     def _look(self, now: float) -> None:
         self._looked_at = now

@@ -260,6 +260,7 @@ class SqliteJournal:
             self._commit_failed(error)
             self._wake(group, OverloadedError("the journal could not write to its disk"))
             return
+        self._space.wrote(size - file.bytes)
         with self._lock:
             file.committed = frames[-1].seq
             file.pending_bytes += sum(len(frame.body) for frame in frames)

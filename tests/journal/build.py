@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,4 +88,7 @@ def data_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("journal-*.db"))
 
 
-Opener = Callable[[], SqliteJournal]
+def crash_copy(journal: SqliteJournal, directory: Path, copy: Path) -> None:
+    """What a killed process would leave: a copy of the running journal's files, taken between two changes of them."""
+    with journal._reading:
+        shutil.copytree(directory, copy)
