@@ -18,6 +18,11 @@ pub fn hash(value: &str) -> u128 {
     xxh3_128(value.as_bytes())
 }
 
+/// Likewise of a value that may not be text.
+pub fn hash_bytes(value: &[u8]) -> u128 {
+    xxh3_128(value)
+}
+
 /// The first [`PREVIEW_CHARS`] characters.
 pub fn preview(text: &str) -> &str {
     if text.len() <= PREVIEW_CHARS {
@@ -117,11 +122,7 @@ mod tests {
             ("[1]", Form::Item, vec!["1"]),
             ("[1,2]", Form::Item, vec!["1", "2"]),
             ("[1, 2]", Form::ItemSpaced, vec!["1", "2"]),
-            (
-                r#"[{"a": [1, 2]}, "b,\"]c", [3]]"#,
-                Form::ItemSpaced,
-                vec![r#"{"a": [1, 2]}"#, r#""b,\"]c""#, "[3]"],
-            ),
+            (r#"[{"a": [1, 2]}, "b,\"]c", [3]]"#, Form::ItemSpaced, vec![r#"{"a": [1, 2]}"#, r#""b,\"]c""#, "[3]"]),
             (r#"["é\\",{"b":{}}]"#, Form::Item, vec![r#""é\\""#, r#"{"b":{}}"#]),
         ] {
             assert_eq!(split_json_array(text), Some((form, elements.clone())), "{text}");
@@ -162,10 +163,7 @@ mod tests {
     #[test]
     fn an_array_of_very_many_elements_is_not_split() {
         let text = |count: usize| format!("[{}]", vec!["1"; count].join(","));
-        assert_eq!(
-            split_json_array(&text(ELEMENTS_MAX)).map(|(_, e)| e.len()),
-            Some(ELEMENTS_MAX)
-        );
+        assert_eq!(split_json_array(&text(ELEMENTS_MAX)).map(|(_, e)| e.len()), Some(ELEMENTS_MAX));
         assert_eq!(split_json_array(&text(ELEMENTS_MAX + 1)), None);
     }
 

@@ -49,29 +49,15 @@ struct Message {
 }
 
 const fn one(name: &'static str, number: u8, kind: Kind) -> FieldOf {
-    FieldOf {
-        name: name.as_bytes(),
-        number,
-        repeated: false,
-        kind,
-    }
+    FieldOf { name: name.as_bytes(), number, repeated: false, kind }
 }
 
 const fn many(name: &'static str, number: u8, message: &'static Message) -> FieldOf {
-    FieldOf {
-        name: name.as_bytes(),
-        number,
-        repeated: true,
-        kind: Kind::Message(message),
-    }
+    FieldOf { name: name.as_bytes(), number, repeated: true, kind: Kind::Message(message) }
 }
 
 const fn message(length_bytes: u8, fields: &'static [FieldOf]) -> Message {
-    Message {
-        fields,
-        length_bytes,
-        alone: None,
-    }
+    Message { fields, length_bytes, alone: None }
 }
 
 static ANY_VALUE: Message = message(
@@ -88,17 +74,9 @@ static ANY_VALUE: Message = message(
 );
 static ARRAY_VALUE: Message = message(1, &[many("values", 1, &ANY_VALUE)]);
 static KEY_VALUE_LIST: Message = message(1, &[many("values", 1, &KEY_VALUE)]);
-static KEY_VALUE: Message = message(
-    1,
-    &[one("key", 1, Kind::Text), one("value", 2, Kind::Message(&ANY_VALUE))],
-);
-static RESOURCE: Message = message(
-    2,
-    &[
-        many("attributes", 1, &KEY_VALUE),
-        one("droppedAttributesCount", 2, Kind::Varint32),
-    ],
-);
+static KEY_VALUE: Message = message(1, &[one("key", 1, Kind::Text), one("value", 2, Kind::Message(&ANY_VALUE))]);
+static RESOURCE: Message =
+    message(2, &[many("attributes", 1, &KEY_VALUE), one("droppedAttributesCount", 2, Kind::Varint32)]);
 static SCOPE: Message = message(
     1,
     &[
@@ -128,10 +106,7 @@ static LINK: Message = message(
         one("flags", 6, Kind::Fixed32),
     ],
 );
-static STATUS: Message = message(
-    1,
-    &[one("message", 2, Kind::Text), one("code", 3, Kind::Enum(status_code))],
-);
+static STATUS: Message = message(1, &[one("message", 2, Kind::Text), one("code", 3, Kind::Enum(status_code))]);
 static SPAN: Message = Message {
     length_bytes: 2,
     alone: Some(1),
@@ -171,21 +146,11 @@ static LOG_RECORD: Message = Message {
         one("droppedAttributesCount", 7, Kind::Varint32),
     ],
 };
-static SCOPE_SPANS: Message = message(
-    5,
-    &[
-        one("scope", 1, Kind::Message(&SCOPE)),
-        many("spans", 2, &SPAN),
-        one("schemaUrl", 3, Kind::Text),
-    ],
-);
+static SCOPE_SPANS: Message =
+    message(5, &[one("scope", 1, Kind::Message(&SCOPE)), many("spans", 2, &SPAN), one("schemaUrl", 3, Kind::Text)]);
 static SCOPE_LOGS: Message = message(
     5,
-    &[
-        one("scope", 1, Kind::Message(&SCOPE)),
-        many("logRecords", 2, &LOG_RECORD),
-        one("schemaUrl", 3, Kind::Text),
-    ],
+    &[one("scope", 1, Kind::Message(&SCOPE)), many("logRecords", 2, &LOG_RECORD), one("schemaUrl", 3, Kind::Text)],
 );
 static RESOURCE_SPANS: Message = message(
     5,
@@ -197,11 +162,7 @@ static RESOURCE_SPANS: Message = message(
 );
 static RESOURCE_LOGS: Message = message(
     5,
-    &[
-        one("resource", 1, Kind::Message(&RESOURCE)),
-        many("scopeLogs", 2, &SCOPE_LOGS),
-        one("schemaUrl", 3, Kind::Text),
-    ],
+    &[one("resource", 1, Kind::Message(&RESOURCE)), many("scopeLogs", 2, &SCOPE_LOGS), one("schemaUrl", 3, Kind::Text)],
 );
 static TRACES: Message = message(0, &[many("resourceSpans", 1, &RESOURCE_SPANS)]);
 static LOGS: Message = message(0, &[many("resourceLogs", 1, &RESOURCE_LOGS)]);
@@ -235,11 +196,7 @@ fn severity_number(name: &[u8]) -> u64 {
         level => (level, 0),
     };
     let levels: [&[u8]; 6] = [b"TRACE", b"DEBUG", b"INFO", b"WARN", b"ERROR", b"FATAL"];
-    (1u64..)
-        .step_by(4)
-        .zip(levels)
-        .find(|(_, known)| *known == level)
-        .map_or(0, |(number, _)| number + step)
+    (1u64..).step_by(4).zip(levels).find(|(_, known)| *known == level).map_or(0, |(number, _)| number + step)
 }
 
 /// The text is not JSON, or not an export request.
@@ -265,20 +222,12 @@ struct Json<'a> {
 impl<'a> Json<'a> {
     #[cold]
     fn syntax(&self, what: &'static str) -> NotOtlp {
-        NotOtlp {
-            at: self.at,
-            what,
-            wrong_type: false,
-        }
+        NotOtlp { at: self.at, what, wrong_type: false }
     }
 
     #[cold]
     fn wrong(&self, what: &'static str) -> NotOtlp {
-        NotOtlp {
-            at: self.at,
-            what,
-            wrong_type: true,
-        }
+        NotOtlp { at: self.at, what, wrong_type: true }
     }
 
     /// The next byte that is not white space, 0 at the end.
@@ -333,11 +282,7 @@ impl<'a> Json<'a> {
             return Ok(Cow::Borrowed(raw));
         }
         let mut text = Vec::with_capacity(raw.len());
-        unescape(raw, &mut text).map_err(|what| NotOtlp {
-            at: start,
-            what,
-            wrong_type: false,
-        })?;
+        unescape(raw, &mut text).map_err(|what| NotOtlp { at: start, what, wrong_type: false })?;
         Ok(Cow::Owned(text))
     }
 
@@ -485,9 +430,7 @@ fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
 }
 
 fn hex4(text: &[u8]) -> Option<u32> {
-    text.get(..4)?
-        .iter()
-        .try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
+    text.get(..4)?.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
 }
 
 /// Appends the bytes of hexadecimal digits, `false` (and nothing appended) if they are not.
@@ -615,15 +558,7 @@ impl Transcoder<'_> {
             }
             self.out.extend_from_slice(&[0; 5][..usize::from(length_bytes)]);
         }
-        self.open.push(Frame {
-            message,
-            body: self.out.len(),
-            text,
-            number,
-            length_bytes,
-            array: false,
-            first: true,
-        });
+        self.open.push(Frame { message, body: self.out.len(), text, number, length_bytes, array: false, first: true });
     }
 
     /// Writes the length in front of a finished body: in five bytes where so many were reserved, in as few as possible
@@ -669,16 +604,8 @@ impl Transcoder<'_> {
     /// A number, or the same in a string.
     fn number<T>(&mut self, parse: impl Fn(&[u8]) -> Option<T>) -> Result<T, NotOtlp> {
         let start = self.json.at;
-        let text = if self.json.peek() == b'"' {
-            self.json.string()?
-        } else {
-            Cow::Borrowed(self.json.literal()?)
-        };
-        parse(&text).ok_or(NotOtlp {
-            at: start,
-            what: "a number is expected that fits its field",
-            wrong_type: true,
-        })
+        let text = if self.json.peek() == b'"' { self.json.string()? } else { Cow::Borrowed(self.json.literal()?) };
+        parse(&text).ok_or(NotOtlp { at: start, what: "a number is expected that fits its field", wrong_type: true })
     }
 
     fn scalar(&mut self, field: &'static FieldOf) -> Result<(), NotOtlp> {
@@ -700,11 +627,7 @@ impl Transcoder<'_> {
                 self.out.extend_from_slice(&[0; 4][..reserved]);
                 let body = self.out.len();
                 self.out.reserve(raw.len());
-                unescape(raw, &mut self.out).map_err(|what| NotOtlp {
-                    at: start,
-                    what,
-                    wrong_type: false,
-                })?;
+                unescape(raw, &mut self.out).map_err(|what| NotOtlp { at: start, what, wrong_type: false })?;
                 self.close(body, reserved);
             }
             Kind::Id => {
@@ -783,8 +706,7 @@ impl Transcoder<'_> {
             return Ok(());
         }
         if !std::mem::take(&mut frame.first) {
-            self.json
-                .expect(b',', "',' or the end of an object or array is expected")?;
+            self.json.expect(b',', "',' or the end of an object or array is expected")?;
         }
         let (message, number) = (frame.message, frame.number);
         if self.open.len() >= NESTING_MAX {
@@ -868,9 +790,7 @@ fn integer<T: Integer>(text: &[u8]) -> Option<T> {
     }
     let number = is_number(text.as_bytes()).then(|| text.parse::<f64>().ok()).flatten()?;
     // beyond 2^64 nothing fits, and below the conversion is exact
-    (number.fract() == 0.0 && number.abs() < 2e19)
-        .then(|| T::try_from(number as i128).ok())
-        .flatten()
+    (number.fract() == 0.0 && number.abs() < 2e19).then(|| T::try_from(number as i128).ok()).flatten()
 }
 
 fn double(text: &[u8]) -> Option<f64> {
@@ -885,11 +805,8 @@ fn double(text: &[u8]) -> Option<f64> {
 
 /// The protobuf form of an OTLP/JSON export request; `logs` says of which signal.
 pub fn to_protobuf(logs: bool, text: &[u8]) -> Result<Vec<u8>, NotOtlp> {
-    let mut transcoder = Transcoder {
-        json: Json { text, at: 0 },
-        out: Vec::with_capacity(text.len()),
-        open: Vec::with_capacity(16),
-    };
+    let mut transcoder =
+        Transcoder { json: Json { text, at: 0 }, out: Vec::with_capacity(text.len()), open: Vec::with_capacity(16) };
     if transcoder.json.peek() != b'{' {
         return Err(transcoder.json.syntax("an export request is a JSON object"));
     }
@@ -930,26 +847,14 @@ mod tests {
 
     #[test]
     fn every_kind_of_value_is_read() {
-        assert_eq!(
-            attribute(r#"{"stringValue":"a\"\u00e9\ud83d\ude00\n"}"#),
-            Value::Str("a\"é😀\n")
-        );
-        assert_eq!(
-            attribute(r#"{"stringValue":"\ud800x\u0000"}"#),
-            Value::Str("\u{fffd}x\0")
-        );
+        assert_eq!(attribute(r#"{"stringValue":"a\"\u00e9\ud83d\ude00\n"}"#), Value::Str("a\"é😀\n"));
+        assert_eq!(attribute(r#"{"stringValue":"\ud800x\u0000"}"#), Value::Str("\u{fffd}x\0"));
         assert_eq!(attribute(r#"{"boolValue":true}"#), Value::Bool(true));
-        assert_eq!(
-            attribute(r#"{"intValue":"-9223372036854775808"}"#),
-            Value::Int(i64::MIN)
-        );
+        assert_eq!(attribute(r#"{"intValue":"-9223372036854775808"}"#), Value::Int(i64::MIN));
         assert_eq!(attribute(r#"{"intValue":42}"#), Value::Int(42));
         assert_eq!(attribute(r#"{"intValue":5e3}"#), Value::Int(5000));
         assert_eq!(attribute(r#"{"doubleValue":0.5}"#), Value::Double(0.5));
-        assert_eq!(
-            attribute(r#"{"doubleValue":"-Infinity"}"#),
-            Value::Double(f64::NEG_INFINITY)
-        );
+        assert_eq!(attribute(r#"{"doubleValue":"-Infinity"}"#), Value::Double(f64::NEG_INFINITY));
         assert_eq!(attribute(r#"{"bytesValue":"+/8="}"#), Value::Bytes(&[0xfb, 0xff]));
         assert_eq!(attribute(r#"{"bytesValue":"-_8"}"#), Value::Bytes(&[0xfb, 0xff]));
         assert_eq!(attribute("{}"), Value::Empty);

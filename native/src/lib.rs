@@ -1,12 +1,17 @@
 //! The native core of Spanwise: the OTLP wire format in, Arrow record batches out. It knows the wire, not the meaning:
 //! which attribute means what is a plan handed over by `processors.normalise`.
 
+mod columns;
 pub mod content;
+pub mod decode;
+pub mod inspect;
 pub mod json;
 pub mod messages;
 pub mod normalise;
 pub mod otlp;
 pub mod plan;
+mod python;
+mod rows;
 pub mod testing;
 pub mod usage;
 pub mod values;

@@ -9,6 +9,8 @@ use crate::wire::{Field, Fields, Malformed, Scratch};
 
 /// Attributes one span may have, with those of its events and links.
 pub const SPAN_ATTRIBUTES_MAX: usize = 1_000_000;
+/// Encoded bytes of the spans of one request, each counted with its resource and scope, which every row repeats.
+pub const UNFOLDED_BYTES_MAX: usize = 512 << 20;
 /// Stands where the OTLP/JSON reader found no hexadecimal id, so that only its span is rejected.
 pub const NOT_HEX: &[u8] = b"\0spanwise: not hexadecimal";
 /// Stands in the trace id where a field of an OTLP/JSON span has the wrong JSON type.
@@ -23,6 +25,7 @@ pub enum Reject {
     IdNotHex(&'static str),
     WrongJsonType,
     TooManyAttributes,
+    Unfolds,
 }
 
 impl fmt::Display for Reject {
@@ -36,8 +39,13 @@ impl fmt::Display for Reject {
             ),
             Self::IdZero(name) => write!(f, "{name} is all zero"),
             Self::IdNotHex(name) => write!(f, "{name} is not hexadecimal"),
-            Self::WrongJsonType => write!(f, "a field has the wrong JSON type"),
+            Self::WrongJsonType => write!(f, "a field has the wrong JSON type or is nested too deep"),
             Self::TooManyAttributes => write!(f, "more than {SPAN_ATTRIBUTES_MAX} attributes"),
+            Self::Unfolds => write!(
+                f,
+                "its request unfolds to more than {} MiB because every span repeats its resource and scope",
+                UNFOLDED_BYTES_MAX >> 20
+            ),
         }
     }
 }
@@ -104,17 +112,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(arena: &'a Bump) -> Self {
-        Self {
-            scratch: Scratch::new(arena),
-            attributes: 0,
-        }
+        Self { scratch: Scratch::new(arena), attributes: 0 }
     }
 
     fn counts(&self) -> Counts {
-        Counts {
-            attributes: self.attributes,
-            repaired: self.scratch.repaired,
-        }
+        Counts { attributes: self.attributes, repaired: self.scratch.repaired }
     }
 
     #[inline]
@@ -263,11 +265,7 @@ impl<'a> Reader<'a> {
         }
         span.trace_id = id("trace_id", trace_id)?.ok_or(Reject::IdZero("trace_id"))?;
         span.span_id = id("span_id", span_id)?.ok_or(Reject::IdZero("span_id"))?;
-        span.parent_span_id = if parent.is_empty() {
-            None
-        } else {
-            id("parent_span_id", parent)?
-        };
+        span.parent_span_id = if parent.is_empty() { None } else { id("parent_span_id", parent)? };
         resolve_repeated(&mut span.attrs);
         Ok(span)
     }
@@ -331,10 +329,8 @@ impl<'a> Reader<'a> {
         }
         resolve_repeated(&mut record.attrs);
         if record.event_name.is_empty()
-            && let Some(Attr {
-                value: Value::Str(name),
-                ..
-            }) = record.attrs.iter().find(|attr| attr.key == "event.name")
+            && let Some(Attr { value: Value::Str(name), .. }) =
+                record.attrs.iter().find(|attr| attr.key == "event.name")
         {
             record.event_name = name;
         }
@@ -380,15 +376,45 @@ impl<'a> Group<'a> {
         Ok(None)
     }
 
-    pub fn span(&self, body: &'a [u8], arena: &'a Bump) -> (Counts, Result<SpanView<'a>, Reject>) {
+    /// Encoded bytes that the row of an item is made of.
+    pub fn unfolded_bytes(&self, body: &[u8]) -> usize {
+        self.source.resource.len() + self.source.scope.len() + body.len()
+    }
+
+    /// `unfolded` sums up over the items of one request.
+    pub fn span<'b>(
+        &self,
+        body: &'b [u8],
+        arena: &'b Bump,
+        unfolded: &mut usize,
+    ) -> (Counts, Result<SpanView<'b>, Reject>)
+    where
+        'a: 'b,
+    {
         let mut reader = Reader::new(arena);
-        let span = reader.span(self.resource, self.scope, body);
+        let mut span = reader.span(self.resource, self.scope, body);
+        *unfolded += self.unfolded_bytes(body);
+        if *unfolded > UNFOLDED_BYTES_MAX {
+            span = Err(Reject::Unfolds);
+        }
         (reader.counts(), span)
     }
 
-    pub fn record(&self, body: &'a [u8], arena: &'a Bump) -> (Counts, Result<LogView<'a>, Reject>) {
+    pub fn record<'b>(
+        &self,
+        body: &'b [u8],
+        arena: &'b Bump,
+        unfolded: &mut usize,
+    ) -> (Counts, Result<LogView<'b>, Reject>)
+    where
+        'a: 'b,
+    {
         let mut reader = Reader::new(arena);
-        let record = reader.record(self.resource, self.scope, body);
+        let mut record = reader.record(self.resource, self.scope, body);
+        *unfolded += self.unfolded_bytes(body);
+        if *unfolded > UNFOLDED_BYTES_MAX {
+            record = Err(Reject::Unfolds);
+        }
         (reader.counts(), record)
     }
 }
@@ -398,6 +424,12 @@ impl<'a> Group<'a> {
 pub struct Unreadable {
     pub offset: usize,
     pub reject: Reject,
+}
+
+impl Unreadable {
+    pub fn at(malformed: Malformed, request: &[u8]) -> Self {
+        Self { offset: malformed.offset(request), reject: malformed.into() }
+    }
 }
 
 impl fmt::Display for Unreadable {
@@ -466,12 +498,7 @@ pub fn groups<'a, E: From<Unreadable>>(
                 }
             }
             visit(Part::Source(reader.counts()))?;
-            visit(Part::Group(&mut Group {
-                resource,
-                scope: arena.alloc(scope),
-                source,
-                items: Fields::new(body),
-            }))?;
+            visit(Part::Group(&mut Group { resource, scope: arena.alloc(scope), source, items: Fields::new(body) }))?;
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ pub fn spans(body: &[u8]) -> Vec<SpanView<'static>> {
     groups(body, arena, |part| {
         if let Part::Group(group) = part {
             while let Ok(Some(item)) = group.next_item() {
-                spans.extend(group.span(item, arena).1.ok());
+                spans.extend(group.span(item, arena, &mut 0).1.ok());
             }
         }
         Ok::<(), Unreadable>(())
@@ -31,7 +31,7 @@ pub fn records(body: &[u8]) -> Vec<LogView<'static>> {
     groups(body, arena, |part| {
         if let Part::Group(group) = part {
             while let Ok(Some(item)) = group.next_item() {
-                records.extend(group.record(item, arena).1.ok());
+                records.extend(group.record(item, arena, &mut 0).1.ok());
             }
         }
         Ok::<(), Unreadable>(())
@@ -42,16 +42,10 @@ pub fn records(body: &[u8]) -> Vec<LogView<'static>> {
 
 /// The valid spans of OTLP/JSON lines, one export request each.
 pub fn spans_of_json_lines(lines: &str) -> Vec<SpanView<'static>> {
-    lines
-        .lines()
-        .flat_map(|line| spans(&to_protobuf(false, line.as_bytes()).expect("an export request")))
-        .collect()
+    lines.lines().flat_map(|line| spans(&to_protobuf(false, line.as_bytes()).expect("an export request"))).collect()
 }
 
 /// The valid records of OTLP/JSON lines, one export request each.
 pub fn records_of_json_lines(lines: &str) -> Vec<LogView<'static>> {
-    lines
-        .lines()
-        .flat_map(|line| records(&to_protobuf(true, line.as_bytes()).expect("an export request")))
-        .collect()
+    lines.lines().flat_map(|line| records(&to_protobuf(true, line.as_bytes()).expect("an export request"))).collect()
 }

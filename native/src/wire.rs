@@ -42,6 +42,9 @@ pub enum Field<'a> {
     Group,
 }
 
+/// Number, value and encoded form of a field.
+pub type RawField<'a> = (u32, Field<'a>, &'a [u8]);
+
 /// Reads the fields of one message body.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
@@ -56,10 +59,7 @@ impl<'a> Fields<'a> {
 
     #[cold]
     fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed {
-            at: self.rest.as_ptr() as usize,
-            what,
-        }
+        Malformed { at: self.rest.as_ptr() as usize, what }
     }
 
     #[inline(always)]
@@ -155,6 +155,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The same with the encoded field.
+    pub fn read_raw(&mut self) -> Result<Option<RawField<'a>>, Malformed> {
+        let before = self.rest;
+        Ok(self.read()?.map(|(number, field)| (number, field, &before[..before.len() - self.rest.len()])))
+    }
+
     #[cold]
     fn skip_group(&mut self, number: u32) -> Result<(), Malformed> {
         let mut open = vec![number];
@@ -186,11 +192,7 @@ pub struct Scratch<'a> {
 
 impl<'a> Scratch<'a> {
     pub fn new(arena: &'a Bump) -> Self {
-        Self {
-            arena,
-            repaired: 0,
-            merged: 0,
-        }
+        Self { arena, repaired: 0, merged: 0 }
     }
 
     /// `bytes` as text, with U+FFFD in place of invalid UTF-8.
@@ -299,11 +301,7 @@ impl<'a> Scratch<'a> {
                 };
                 match fields.read()? {
                     Some((1, Field::Bytes(body))) => {
-                        break if *is_list {
-                            self.key_value(body)?.value
-                        } else {
-                            self.any_value(body)?
-                        };
+                        break if *is_list { self.key_value(body)?.value } else { self.any_value(body)? };
                     }
                     Some(_) => {}
                     None => {
@@ -323,10 +321,7 @@ pub struct Values<'a> {
 }
 
 pub fn array<'a>(body: &'a [u8], arena: &'a Bump) -> Values<'a> {
-    Values {
-        fields: Fields::new(body),
-        scratch: Scratch::new(arena),
-    }
+    Values { fields: Fields::new(body), scratch: Scratch::new(arena) }
 }
 
 impl<'a> Iterator for Values<'a> {
@@ -349,10 +344,7 @@ pub struct Entries<'a> {
 }
 
 pub fn key_value_list<'a>(body: &'a [u8], arena: &'a Bump) -> Entries<'a> {
-    Entries {
-        fields: Fields::new(body),
-        scratch: Scratch::new(arena),
-    }
+    Entries { fields: Fields::new(body), scratch: Scratch::new(arena) }
 }
 
 impl<'a> Iterator for Entries<'a> {

@@ -1,0 +1,164 @@
+//! Frames of export requests to the rows of three tables, deterministic to the byte.
+
+use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
+use bumpalo::Bump;
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::normalise::{Session, normalise, normalise_log};
+use crate::otlp::{Part, Reject, Unreadable, groups};
+use crate::plan::Plan;
+use crate::rows::{Big, Hex, Item, LogRows, Origin, Received, SpanRows, Trace};
+
+/// Rejects that are listed; the rest are only counted.
+const REJECTS_LISTED_MAX: usize = 1_000;
+/// Text of one column of a batch; Arrow's offsets end at 2 GiB.
+const COLUMN_BYTES_MAX: usize = i32::MAX as usize;
+/// How much longer a row's text may be than its encoded form (control characters in nested values: `\u0001`).
+const UNFOLDING_MAX: usize = 8;
+
+/// One accepted request as the journal keeps it.
+pub struct Frame<'a> {
+    pub tenant: &'a str,
+    pub received_unix_nano: i64,
+    pub logs: bool,
+    pub body: &'a [u8],
+}
+
+pub struct Rejected {
+    pub frame: usize,
+    pub item: usize,
+    pub reason: String,
+}
+
+pub struct Decoded {
+    pub spans: RecordBatch,
+    pub content: RecordBatch,
+    pub log_events: RecordBatch,
+    pub rejects: Vec<Rejected>,
+    pub rejected: usize,
+    pub ignored_logs: usize,
+}
+
+/// The frame that is being read.
+struct Sender<'a> {
+    tenant: &'a str,
+    tenant_index: u32,
+    received: Received,
+    /// Sum over the items so far, see [`Group::unfolded_bytes`].
+    unfolded: usize,
+}
+
+/// One decode call.
+struct Decoding<'a> {
+    plan: &'a Plan,
+    arena: &'a Bump,
+    session: Session<'a>,
+    tenants: HashMap<&'a str, u32, FxBuildHasher>,
+    spans: SpanRows,
+    logs: LogRows,
+    big: Big,
+    rejects: Vec<Rejected>,
+    rejected: usize,
+    ignored_logs: usize,
+}
+
+impl<'a> Decoding<'a> {
+    fn reject(&mut self, frame: usize, item: usize, reason: &dyn std::fmt::Display) {
+        self.rejected += 1;
+        if self.rejects.len() < REJECTS_LISTED_MAX {
+            self.rejects.push(Rejected { frame, item, reason: reason.to_string() });
+        }
+    }
+
+    fn frame(&mut self, index: usize, frame: &Frame<'a>) {
+        let next = self.tenants.len() as u32;
+        let mut sender = Sender {
+            tenant: frame.tenant,
+            tenant_index: *self.tenants.entry(frame.tenant).or_insert(next),
+            received: Received::new(frame.received_unix_nano),
+            unfolded: 0,
+        };
+        let mut count = 0;
+        let read = groups::<Unreadable>(frame.body, self.arena, |part| {
+            let Part::Group(group) = part else { return Ok(()) };
+            let origin = Origin::new(group, self.arena);
+            loop {
+                let found = group.next_item().map_err(|malformed| Unreadable::at(malformed, frame.body))?;
+                let Some(body) = found else { return Ok(()) };
+                let item = Item { group, origin: &origin, body };
+                let done = if frame.logs { self.record(&item, &mut sender) } else { self.span(&item, &mut sender) };
+                if let Err(reject) = done {
+                    self.reject(index, count, &reject);
+                }
+                count += 1;
+            }
+        });
+        if let Err(unreadable) = read {
+            self.reject(index, count, &format_args!("request is not readable from here on: {unreadable}"));
+        }
+    }
+
+    fn span(&mut self, item: &Item<'_, 'a>, sender: &mut Sender<'_>) -> Result<(), Reject> {
+        let span = item.group.span(item.body, self.arena, &mut sender.unfolded).1?;
+        let room = COLUMN_BYTES_MAX.saturating_sub(self.spans.text_bytes().max(self.big.references.text_bytes()));
+        if item.group.unfolded_bytes(item.body) * UNFOLDING_MAX > room {
+            return Err(Reject::Unfolds);
+        }
+        let canonical = normalise(self.plan, &span, &mut self.session, self.arena);
+        let id = Hex::new(&span.trace_id);
+        let (time_flag, day) = sender.received.flag(span.start_unix_nano);
+        let slot = self.big.contents.slot(sender.tenant_index, span.trace_id);
+        let trace = Trace { slot, time_flag, tenant: sender.tenant, id: id.as_str(), day, received: sender.received };
+        self.spans.push(item, &span, &canonical, &trace, &mut self.big);
+        Ok(())
+    }
+
+    fn record(&mut self, item: &Item<'_, 'a>, sender: &mut Sender<'_>) -> Result<(), Reject> {
+        let record = item.group.record(item.body, self.arena, &mut sender.unfolded).1?;
+        let room = COLUMN_BYTES_MAX.saturating_sub(self.logs.text_bytes());
+        if item.group.unfolded_bytes(item.body) * UNFOLDING_MAX > room {
+            return Err(Reject::Unfolds);
+        }
+        let Some(canonical) = normalise_log(self.plan, &record, &mut self.session, self.arena) else {
+            self.ignored_logs += 1;
+            return Ok(());
+        };
+        let id = record.trace_id.map_or_else(|| Hex::new(&[]), |id| Hex::new(&id));
+        let (time_flag, day) = sender.received.flag(record.time_unix_nano);
+        let slot = self.big.contents.slot(sender.tenant_index, record.trace_id.unwrap_or_default());
+        let trace = Trace { slot, time_flag, tenant: sender.tenant, id: id.as_str(), day, received: sender.received };
+        self.logs.push(item, &record, &canonical, &trace, &mut self.big.contents);
+        Ok(())
+    }
+}
+
+/// The rows of all frames, in order. Errors are ours, never the payload's.
+pub fn decode(plan: &Plan, frames: &[Frame<'_>]) -> Result<Decoded, ArrowError> {
+    let arena = Bump::new();
+    let rows = frames.iter().map(|frame| frame.body.len()).sum::<usize>() / 1_000;
+    let mut decoding = Decoding {
+        plan,
+        arena: &arena,
+        session: Session::default(),
+        tenants: HashMap::default(),
+        spans: SpanRows::new(rows),
+        logs: LogRows::new(),
+        big: Big::new(rows),
+        rejects: Vec::new(),
+        rejected: 0,
+        ignored_logs: 0,
+    };
+    for (index, frame) in frames.iter().enumerate() {
+        decoding.frame(index, frame);
+    }
+    Ok(Decoded {
+        spans: decoding.spans.finish(decoding.big.references)?,
+        content: decoding.big.contents.finish()?,
+        log_events: decoding.logs.finish()?,
+        rejects: decoding.rejects,
+        rejected: decoding.rejected,
+        ignored_logs: decoding.ignored_logs,
+    })
+}

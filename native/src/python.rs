@@ -1,0 +1,188 @@
+//! What Python sees, typed in `spanwise/_native.pyi`. All work is done with the GIL released.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, to_ffi};
+use arrow_array::{Array, RecordBatch, StructArray};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBytes, PyCapsule};
+
+use crate::decode::{self, Frame};
+use crate::plan::Plan;
+use crate::{inspect, json};
+
+/// Runs `work` without the GIL. A panic is a defect of ours, but no payload may end the program because of one.
+fn detached<T: Send, E: ToString>(
+    py: Python<'_>,
+    what: &str,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> PyResult<T> {
+    match py.detach(|| catch_unwind(AssertUnwindSafe(|| work().map_err(|error| error.to_string())))) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(PyValueError::new_err(format!("cannot {what}: {error}"))),
+        Err(panic) => {
+            let message = panic_message(&*panic);
+            Err(PyValueError::new_err(format!("cannot {what}: defect in the native core: {message}")))
+        }
+    }
+}
+
+/// Panics of the standard library quote the text they were about, so only the kind of the message is shown.
+fn panic_message(panic: &(dyn Any + Send)) -> &'static str {
+    if panic.is::<&'static str>() { "a stated invariant does not hold" } else { "an index or number is out of range" }
+}
+
+fn is_logs(signal: &str) -> PyResult<bool> {
+    match signal {
+        "traces" => Ok(false),
+        "logs" => Ok(true),
+        _ => Err(PyValueError::new_err("signal is neither 'traces' nor 'logs'")),
+    }
+}
+
+/// A batch on its way to pyarrow, by the Arrow PyCapsule interface.
+#[pyclass(frozen)]
+struct Exported {
+    batch: StructArray,
+}
+
+#[pymethods]
+impl Exported {
+    #[pyo3(signature = (requested_schema = None))]
+    fn __arrow_c_array__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
+        // the interface allows to ignore the wish
+        drop(requested_schema);
+        let (array, schema): (FFI_ArrowArray, FFI_ArrowSchema) =
+            to_ffi(&self.batch.to_data()).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok((
+            PyCapsule::new_with_value(py, schema, c"arrow_schema")?,
+            PyCapsule::new_with_value(py, array, c"arrow_array")?,
+        ))
+    }
+}
+
+fn to_pyarrow(py: Python<'_>, batch: RecordBatch) -> PyResult<Py<PyAny>> {
+    let exported = Exported { batch: StructArray::from(batch) };
+    Ok(py.import("pyarrow")?.call_method1("record_batch", (exported,))?.unbind())
+}
+
+#[pyclass(frozen, get_all)]
+struct Inspection {
+    items: usize,
+    attributes: usize,
+    rejects: Vec<(usize, String)>,
+    rejected: usize,
+    repaired: usize,
+}
+
+#[pyfunction(name = "inspect")]
+#[pyo3(signature = (signal, body, *, items_max, attributes_max))]
+fn inspect_request(
+    py: Python<'_>,
+    signal: &str,
+    body: PyBackedBytes,
+    items_max: usize,
+    attributes_max: usize,
+) -> PyResult<Inspection> {
+    let logs = is_logs(signal)?;
+    let found = detached(py, "read the request", || inspect::inspect(logs, &body, items_max, attributes_max))?;
+    Ok(Inspection {
+        items: found.items,
+        attributes: found.attributes,
+        rejects: found.rejects,
+        rejected: found.rejected,
+        repaired: found.repaired,
+    })
+}
+
+type CutValue = (usize, String, usize, String);
+
+#[pyfunction]
+#[pyo3(signature = (body, *, span_bytes_max))]
+fn cut_oversized<'py>(
+    py: Python<'py>,
+    body: Bound<'py, PyBytes>,
+    span_bytes_max: usize,
+) -> PyResult<(Bound<'py, PyBytes>, Vec<CutValue>)> {
+    let bytes = PyBackedBytes::from(body.clone());
+    match detached(py, "cut the request", || inspect::cut_oversized(&bytes, span_bytes_max))? {
+        None => Ok((body, Vec::new())),
+        Some((rewritten, cuts)) => Ok((
+            PyBytes::new(py, &rewritten),
+            cuts.into_iter().map(|cut| (cut.span, cut.key, cut.bytes, format!("{:032x}", cut.hash))).collect(),
+        )),
+    }
+}
+
+#[pyfunction]
+fn json_to_protobuf<'py>(py: Python<'py>, signal: &str, body: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
+    let logs = is_logs(signal)?;
+    let request = detached(py, "read the request as OTLP/JSON", || json::to_protobuf(logs, &body))?;
+    Ok(PyBytes::new(py, &request))
+}
+
+#[pyclass(frozen, get_all)]
+struct Decoded {
+    spans: Py<PyAny>,
+    content: Py<PyAny>,
+    log_events: Py<PyAny>,
+    rejects: Vec<(usize, usize, String)>,
+    rejected: usize,
+    ignored_logs: usize,
+}
+
+#[pyclass(frozen)]
+struct Decoder {
+    plan: Plan,
+}
+
+#[pymethods]
+impl Decoder {
+    #[new]
+    fn new(plan_json: &[u8]) -> PyResult<Self> {
+        Ok(Self { plan: Plan::from_json(plan_json).map_err(PyValueError::new_err)? })
+    }
+
+    fn decode(&self, py: Python<'_>, frames: Vec<(PyBackedStr, i64, PyBackedStr, PyBackedBytes)>) -> PyResult<Decoded> {
+        let logs = frames.iter().map(|frame| is_logs(&frame.2)).collect::<PyResult<Vec<bool>>>()?;
+        let decoded = detached(py, "decode", || {
+            let frames: Vec<Frame<'_>> = frames
+                .iter()
+                .zip(logs)
+                .map(|((tenant, received_unix_nano, _, body), logs)| Frame {
+                    tenant,
+                    received_unix_nano: *received_unix_nano,
+                    logs,
+                    body,
+                })
+                .collect();
+            decode::decode(&self.plan, &frames)
+        })?;
+        Ok(Decoded {
+            spans: to_pyarrow(py, decoded.spans)?,
+            content: to_pyarrow(py, decoded.content)?,
+            log_events: to_pyarrow(py, decoded.log_events)?,
+            rejects: decoded.rejects.into_iter().map(|reject| (reject.frame, reject.item, reject.reason)).collect(),
+            rejected: decoded.rejected,
+            ignored_logs: decoded.ignored_logs,
+        })
+    }
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Inspection>()?;
+    module.add_class::<Decoded>()?;
+    module.add_class::<Decoder>()?;
+    module.add_function(wrap_pyfunction!(inspect_request, module)?)?;
+    module.add_function(wrap_pyfunction!(cut_oversized, module)?)?;
+    module.add_function(wrap_pyfunction!(json_to_protobuf, module)?)?;
+    Ok(())
+}
