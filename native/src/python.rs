@@ -1,6 +1,6 @@
 //! What Python sees, typed in `spanwise/_native.pyi`. All work is done with the GIL released.
 
-use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, to_ffi};
@@ -14,25 +14,39 @@ use crate::decode::{self, Frame};
 use crate::plan::Plan;
 use crate::{inspect, json};
 
-/// Runs `work` without the GIL. A panic is a defect of ours, but no payload may end the program because of one.
+thread_local! {
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Notes where a panic of this library was, and prints nothing: its message may quote the payload.
+fn keep_panics_quiet() {
+    std::panic::set_hook(Box::new(|panic| {
+        if let Some(place) = panic.location() {
+            // paths of the standard library depend on the build
+            let file = place.file().rsplit('/').next().unwrap_or_default();
+            PANICKED_AT.set(format!("{file}:{}", place.line()));
+        }
+    }));
+}
+
+/// Runs `work`. A panic is a defect of ours, but no payload may end the program because of one.
+fn guarded<T, E: ToString>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| format!("cannot {what}: {}", error.to_string())),
+        Err(_) => {
+            let place = PANICKED_AT.take();
+            Err(format!("cannot {what}: defect in the native core at {place}"))
+        }
+    }
+}
+
+/// The same without the GIL.
 fn detached<T: Send, E: ToString>(
     py: Python<'_>,
     what: &str,
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> PyResult<T> {
-    match py.detach(|| catch_unwind(AssertUnwindSafe(|| work().map_err(|error| error.to_string())))) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(PyValueError::new_err(format!("cannot {what}: {error}"))),
-        Err(panic) => {
-            let message = panic_message(&*panic);
-            Err(PyValueError::new_err(format!("cannot {what}: defect in the native core: {message}")))
-        }
-    }
-}
-
-/// Panics of the standard library quote the text they were about, so only the kind of the message is shown.
-fn panic_message(panic: &(dyn Any + Send)) -> &'static str {
-    if panic.is::<&'static str>() { "a stated invariant does not hold" } else { "an index or number is out of range" }
+    py.detach(|| guarded(what, work)).map_err(PyValueError::new_err)
 }
 
 fn is_logs(signal: &str) -> PyResult<bool> {
@@ -147,7 +161,8 @@ struct Decoder {
 impl Decoder {
     #[new]
     fn new(plan_json: &[u8]) -> PyResult<Self> {
-        Ok(Self { plan: Plan::from_json(plan_json).map_err(PyValueError::new_err)? })
+        let plan = guarded("read the plan", || Plan::from_json(plan_json)).map_err(PyValueError::new_err)?;
+        Ok(Self { plan })
     }
 
     fn decode(&self, py: Python<'_>, frames: Vec<(PyBackedStr, i64, PyBackedStr, PyBackedBytes)>) -> PyResult<Decoded> {
@@ -178,6 +193,7 @@ impl Decoder {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    keep_panics_quiet();
     module.add_class::<Inspection>()?;
     module.add_class::<Decoded>()?;
     module.add_class::<Decoder>()?;

@@ -1014,4 +1014,3 @@ impl LogRows {
         ordered(LOG_COLUMNS, columns)
     }
 }
-
