@@ -1,0 +1,247 @@
+"""The command `spanwise`.
+
+Commands talk to a running server over HTTP; only `up` and `demo` open the data directory. What a command needs is
+imported when it runs, so that `--help` and completion answer at once. Exit codes: 0 done, 1 could not be done, 2 wrong
+usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from spanwise.cli.client import Client, CommandError
+
+app = typer.Typer(
+    name="spanwise",
+    help="OTLP traces of agents in, exact canonical spans in ClickHouse out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Web = Annotated[
+    str | None,
+    typer.Option(
+        "--web", metavar="URL", help="Where the server's API is: --web, else SPANWISE_WEB, else http://127.0.0.1:8080."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", envvar="SPANWISE_CONFIG", help="YAML file with options.")
+]
+DataDir = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the journal and the store.")]
+GrpcAddress = Annotated[str | None, typer.Option("--grpc", metavar="HOST:PORT", help="OTLP gRPC listens here.")]
+HttpAddress = Annotated[str | None, typer.Option("--http", metavar="HOST:PORT", help="OTLP HTTP listens here.")]
+WebAddress = Annotated[str | None, typer.Option("--web", metavar="HOST:PORT", help="API, health and metrics.")]
+
+
+class SqlFormat(StrEnum):
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+
+
+def main() -> None:
+    """Entry point of the program."""
+    app(prog_name="spanwise")
+
+
+@app.command(rich_help_panel="Run")
+def up(
+    config: ConfigFile = None,
+    data: DataDir = None,
+    grpc: GrpcAddress = None,
+    http: HttpAddress = None,
+    web: WebAddress = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow listening beyond this machine without tokens.")
+    ] = False,
+) -> None:
+    """Start the server and run until Ctrl-C.
+
+    Options not given here come from `SPANWISE_*` variables, then from the file, then from the defaults. Port 0 lets the
+    system choose; the start panel shows the real ports.
+    """
+    from spanwise.cli import run
+
+    with _sentences():
+        run.up(
+            config,
+            {
+                "data_dir": data,
+                "receiver.grpc": grpc,
+                "receiver.http": http,
+                "web.address": web,
+                "receiver.insecure": insecure or None,
+                "web.insecure": insecure or None,
+            },
+        )
+
+
+@app.command(rich_help_panel="Run")
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the summary instead of serving on.")] = False,
+    config: ConfigFile = None,
+    data: DataDir = None,
+    grpc: GrpcAddress = None,
+    http: HttpAddress = None,
+    web: WebAddress = None,
+) -> None:
+    """Start the server, send realistic multi-agent traffic and say what happened."""
+    from spanwise.cli import run
+
+    with _sentences():
+        run.demo(
+            config, {"data_dir": data, "receiver.grpc": grpc, "receiver.http": http, "web.address": web}, once=once
+        )
+
+
+@app.command(rich_help_panel="Run")
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with options.")],
+) -> None:
+    """Say whether a configuration is right, and otherwise which option is wrong and where.
+
+    `SPANWISE_*` variables count as they would for `spanwise up`.
+    """
+    from spanwise.cli import run
+
+    with _sentences():
+        run.check(file)
+
+
+@app.command(rich_help_panel="Look")
+def traces(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")] = 20,
+    since: Annotated[str, typer.Option(metavar="AGE", help="Not older than, for instance 15m, 2h or 7d.")] = "",
+    service: Annotated[str, typer.Option(help="Only traces with this service.")] = "",
+    agent: Annotated[str, typer.Option(help="Only traces with this agent.")] = "",
+    model: Annotated[str, typer.Option(help="Only traces with this model.")] = "",
+    conversation: Annotated[str, typer.Option(metavar="ID", help="Only traces of this conversation.")] = "",
+    errors: Annotated[bool, typer.Option("--errors", help="Only traces with errors.")] = False,
+    min_cost: Annotated[float | None, typer.Option(min=0, metavar="USD", help="Only traces that cost as much.")] = None,
+    as_json: AsJson = False,
+    web: Web = None,
+) -> None:
+    """List recent traces: what ran, how long, what it used and cost, what failed."""
+    from spanwise.cli import look
+
+    with _sentences():
+        filters = {
+            "limit": limit,
+            "since_s": look.since(since) if since else None,
+            "service": service or None,
+            "agent": agent or None,
+            "model": model or None,
+            "conversation": conversation or None,
+            "errors": "1" if errors else None,
+            "cost_min_usd": min_cost,
+        }
+        look.traces(Client.from_environment(web), filters, sys.stdout, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look")
+def trace(
+    trace_id: Annotated[str, typer.Argument(metavar="ID", help="A trace id, or the beginning of one.")],
+    spans_max: Annotated[int, typer.Option("--max-spans", min=1, help="Stop after so many spans.")] = 1000,
+    as_json: AsJson = False,
+    web: Web = None,
+) -> None:
+    """Show one trace as a tree: durations, tokens, cost, errors."""
+    from spanwise.cli import look
+
+    with _sentences():
+        look.trace(Client.from_environment(web), trace_id, sys.stdout, spans_max=spans_max, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look")
+def sql(
+    statement: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT, or - to read it from standard input.")],
+    format_: Annotated[SqlFormat, typer.Option("--format", "-f", help="How to print the answer.")] = SqlFormat.table,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")] = None,
+    web: Web = None,
+) -> None:
+    """Run read-only SQL against the running server.
+
+    Read `spans` and `traces` with `FINAL`, and sum tokens and cost over `usage_scope = 'own'`. `spanwise schema` lists
+    the columns.
+    """
+    from spanwise.cli import look
+
+    with _sentences():
+        text = sys.stdin.read() if statement == "-" else statement
+        look.sql(Client.from_environment(web), text, format_.value, output, sys.stdout)
+
+
+@app.command(rich_help_panel="Look")
+def schema(
+    table: Annotated[str, typer.Argument(metavar="[TABLE]", help="One table; all are listed without it.")] = "",
+    ddl: Annotated[bool, typer.Option("--ddl", help="Print CREATE TABLE instead.")] = False,
+) -> None:
+    """Show the tables and what their columns mean."""
+    from spanwise.cli import look
+
+    with _sentences():
+        look.schema(table, sys.stdout, ddl=ddl)
+
+
+@app.command("import", rich_help_panel="Load")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="OTLP JSON lines or protobuf, plain, gzip or zstd.")
+    ],
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", envvar="SPANWISE_OTLP", help="Where the server takes OTLP/HTTP.")
+    ] = "http://127.0.0.1:4318",
+    logs: Annotated[bool, typer.Option("--logs", help="Protobuf files hold log records, not spans.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first broken line or rejected span.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget how far an interrupted import came.")] = False,
+    web: Web = None,
+) -> None:
+    """Send files of OTLP export requests to the running server.
+
+    An interrupted import goes on where it stopped. At the end it says how many spans were new, already there, and
+    rejected, and why. A broken line is named and left out.
+    """
+    from spanwise.cli import files as imports
+
+    with _sentences():
+        imports.import_files(files, endpoint, Client.from_environment(web), logs=logs, strict=strict, restart=restart)
+
+
+@app.command(rich_help_panel="Run")
+def version() -> None:
+    """Print the version."""
+    from spanwise.telemetry import version as installed
+
+    sys.stdout.write(f"spanwise {installed()}\n")
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn what can go wrong into one sentence on standard error and exit code 1."""
+    try:
+        yield
+    except CommandError as error:
+        _fail(error.message, error.hint)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; without this Python complains again when it flushes.
+        sys.stderr.close()
+        raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _fail(message: str, hint: str) -> NoReturn:
+    sys.stderr.write(f"spanwise: {message}{f'; {hint}' if hint else ''}\n")
+    raise typer.Exit(1)

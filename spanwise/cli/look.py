@@ -1,0 +1,152 @@
+"""`traces`, `trace`, `sql` and `schema`: ask, then show."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any, Final, TextIO
+
+import orjson
+from rich.console import Console
+
+from spanwise.cli import show
+from spanwise.cli.client import Client, CommandError
+from spanwise.model import TABLES, Table
+from spanwise.store.ddl import create_table
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_TABLE_ROWS_MAX: Final = 10_000
+
+
+def since(age: str) -> float:
+    """Seconds since the epoch of "so long ago"."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", age.strip())
+    if match is None:
+        raise CommandError(f"--since {age}: is not an age", "write it like 15m, 2h or 7d")
+    return time.time() - int(match[1]) * _UNITS[match[2]]
+
+
+def traces(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
+    found = client.get("/api/v1/traces", filters)["traces"]
+    if as_json:
+        _write_json(found, out)
+    elif found:
+        show.write_table(out, show.TRACE_COLUMNS, map(show.trace_row, found), right=show.TRACE_NUMBERS)
+    else:
+        sys.stderr.write("no traces yet; send some to the server's OTLP port, or run `spanwise demo`\n")
+
+
+def trace(client: Client, trace_id: str, out: TextIO, *, spans_max: int, as_json: bool) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{1,32}", trace_id):
+        raise CommandError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
+    found = client.get(f"/api/v1/traces/{trace_id}")
+    if as_json:
+        _write_json(found, out)
+        return
+    console = Console(file=out, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(show.trace_heading(found["trace"]))
+    for index, (guide, span, orphan) in enumerate(show.trace_tree(found["spans"])):
+        if index == spans_max:
+            console.print(f"… and {len(found['spans']) - spans_max} more spans (--max-spans)")
+            break
+        console.print(show.span_line(guide, span, orphan=orphan))
+
+
+def sql(client: Client, statement: str, format_: str, output: Path | None, out: TextIO) -> None:
+    if output is None and format_ == "parquet" and out.isatty():
+        raise CommandError("parquet is not for a terminal", "write it to a file with --output FILE")
+    pieces = client.sql(statement, format_)
+    if output is not None:
+        _write_file(output, pieces, format_, client)
+    elif format_ == "table":
+        _write_rows(pieces, out)
+    elif out.isatty():
+        for line in _lines(pieces):
+            out.write(show.clean(line.decode("utf-8", "replace")) + "\n")
+    else:
+        for piece in pieces:
+            out.buffer.write(piece)
+        out.flush()
+
+
+def _write_file(output: Path, pieces: Iterator[bytes], format_: str, client: Client) -> None:
+    """Under another name until it is whole, so that a failed query leaves no half file."""
+    partial = output.with_name(f"{output.name}.part")
+    try:
+        if format_ == "table":
+            with partial.open("w", encoding="utf-8") as text:
+                _write_rows(pieces, text)
+        else:
+            with partial.open("wb") as file:
+                file.writelines(pieces)
+        partial.replace(output)
+    except OSError as error:
+        raise CommandError(
+            f"cannot write {output}: {error.strerror}", f"the query was answered by {client.url}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_rows(pieces: Iterator[bytes], out: IO[str]) -> None:
+    """The `table` format of the API: lines of JSON with the names, the types, then each row."""
+    lines = _lines(pieces)
+    names, types = (json.loads(next(lines, b"[]")) for _ in range(2))
+    rows: list[list[str]] = []
+    more = False
+    for line in lines:
+        if len(rows) == _TABLE_ROWS_MAX:
+            more = True
+            break
+        rows.append([show.cell(value) for value in json.loads(line, parse_float=Decimal)])
+    numbers = [
+        name for name, type_ in zip(names, types, strict=True) if re.match(r"(Nullable\()?(U?Int|Float|Dec)", type_)
+    ]
+    show.write_table(out, list(map(show.clean, names)), rows, right=numbers)
+    if more:
+        sys.stderr.write(f"stopped after {_TABLE_ROWS_MAX} rows; use --format jsonl, csv or parquet for more\n")
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def schema(table: str, out: TextIO, *, ddl: bool) -> None:
+    known = {known.name: known for known in TABLES}
+    if table and table not in known:
+        raise CommandError(f"there is no table {table}", f"the tables are {', '.join(known)}")
+    chosen = [known[table]] if table else list(TABLES)
+    if ddl:
+        out.write("\n".join(map(create_table, chosen)))
+    elif table:
+        _write_columns(known[table], out)
+    else:
+        show.write_table(out, ("table", "one row is"), [(each.name, each.doc) for each in chosen])
+
+
+def _write_columns(table: Table, out: TextIO) -> None:
+    out.write(f"{table.doc}\n\n")
+    show.write_table(
+        out, ("column", "type", "meaning"), [(column.name, column.type, column.doc) for column in table.columns]
+    )
+
+
+def _write_json(value: object, out: TextIO) -> None:
+    text = orjson.dumps(value, default=_exact, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    out.write(text.decode())
+
+
+def _exact(value: object) -> object:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    raise TypeError(f"cannot show a {type(value).__name__} as JSON")
