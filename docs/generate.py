@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from spanwise.cli.reference import command_reference
 from spanwise.config import config_reference
 from spanwise.telemetry import metric_reference
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "cli.md": command_reference,
     "config.md": config_reference,
     "metrics.md": metric_reference,
 }

@@ -34,6 +34,7 @@ from pydantic_settings import (
 from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
+from spanwise.journal import SqliteJournalConfig
 from spanwise.pipeline import PipelineConfig
 from spanwise.store import StoreConfig
 from spanwise.telemetry import TelemetryConfig
@@ -62,6 +63,9 @@ class Config(BaseSettings):
 
     data_dir: Path = Field(Path("spanwise-data"), description="Folder of the journal and the embedded store.")
     receiver: ReceiverConfig = Field(default_factory=ReceiverConfig, description="OTLP over gRPC and HTTP.")
+    journal: SqliteJournalConfig = Field(
+        default_factory=SqliteJournalConfig, description="Where requests are durable until they are stored."
+    )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="What is stored together.")
     price: PriceConfig = Field(default_factory=PriceConfig, description="Prices of models, and yours instead of them.")
     store: StoreConfig = Field(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final, Literal, Protocol, TextIO
@@ -68,27 +68,18 @@ class TelemetryConfig(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class JournalStats:
-    """State of a journal at one moment."""
+class JournalFigures(Protocol):
+    """What a journal says about itself, as far as its metrics need it; counters run from the start of the process."""
 
-    frames: int
-    """Requests that are durable and not yet stored."""
-    bytes: int
-    """Size of its files on disk."""
-    files: int
-    oldest_age_s: float
-    """Age of the oldest frame that is not yet stored, 0 if there is none."""
-    refused: int = 0
-    """Requests refused since the start: full, or failing."""
-    damaged_files: int = 0
-    """Files set aside since the start because they could not be read."""
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Refused requests by reason."""
 
 
-class HasStats(Protocol):
-    """A journal, as far as its metrics are concerned."""
+class WatchedJournal(Protocol):
+    """A journal that can be asked for figures. They are those of `_JOURNAL_METRICS`, and `refused`."""
 
-    def stats(self) -> JournalStats: ...
+    def stats(self) -> JournalFigures: ...
 
 
 class LabelLimit:
@@ -278,7 +269,7 @@ class Telemetry:
 
     # Journal
 
-    def watch_journal(self, journal: HasStats) -> None:
+    def watch_journal(self, journal: WatchedJournal) -> None:
         """Read the journal's own figures at each scrape."""
         self.registry.register(_JournalCollector(journal))
 
@@ -364,21 +355,34 @@ class Telemetry:
 
 
 _JOURNAL_METRICS: Final = (
-    ("frames", "journal_depth_requests", "gauge", "Requests that are durable and not yet stored."),
+    ("frames_pending", "journal_depth_requests", "gauge", "Requests that are durable and not yet taken out."),
+    ("ranges_open", "journal_open_ranges", "gauge", "Ranges that are taken out and not yet stored."),
     ("oldest_age_s", "journal_oldest_age_seconds", "gauge", "Age of the oldest request that is not yet stored."),
+    ("waiting_bytes", "journal_waiting_bytes", "gauge", "Bytes of requests that wait for their commit."),
     ("bytes", "journal_bytes", "gauge", "Size of the journal on disk."),
+    ("bytes_max", "journal_bytes_max", "gauge", "Size at which the journal refuses requests."),
     ("files", "journal_files", "gauge", "Files of the journal."),
-    ("refused", "journal_refused_requests", "counter", "Requests the journal refused: full, or failing."),
+    ("commits", "journal_commits", "counter", "Commits, each of one or more requests."),
+    ("commit_seconds", "journal_commit_seconds", "counter", "Time spent in commits."),
+    ("frames_committed", "journal_committed_requests", "counter", "Requests made durable."),
+    ("bytes_committed", "journal_committed_bytes", "counter", "Bytes of these requests."),
+    ("cache_misses", "journal_cache_misses", "counter", "Ranges that had to be read back from disk."),
     ("damaged_files", "journal_damaged_files", "counter", "Journal files set aside because they could not be read."),
+    ("frames_salvaged", "journal_salvaged_requests", "counter", "Requests saved from damaged files."),
+    ("frames_lost", "journal_lost_requests", "counter", "Requests that could not be saved from damaged files."),
 )
+_JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal refused: full, or failing.")
 _JOURNAL_REFERENCE: Final = [
-    MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
-    for _, name, type_, doc in _JOURNAL_METRICS
+    *(
+        MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
+        for _, name, type_, doc in _JOURNAL_METRICS
+    ),
+    MetricDoc(f"spanwise_{_JOURNAL_REFUSED[0]}_total", "counter", ("reason",), _JOURNAL_REFUSED[1]),
 ]
 
 
 class _JournalCollector(Collector):
-    def __init__(self, journal: HasStats) -> None:
+    def __init__(self, journal: WatchedJournal) -> None:
         self._journal = journal
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
@@ -386,6 +390,10 @@ class _JournalCollector(Collector):
         for field, name, type_, doc in _JOURNAL_METRICS:
             family = CounterMetricFamily if type_ == "counter" else GaugeMetricFamily
             yield family(f"spanwise_{name}", doc, value=getattr(stats, field))
+        refused = CounterMetricFamily(f"spanwise_{_JOURNAL_REFUSED[0]}", _JOURNAL_REFUSED[1], labels=["reason"])
+        for reason, requests in stats.refused.items():
+            refused.add_metric([reason], requests)
+        yield refused
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()  # registering must not read the journal

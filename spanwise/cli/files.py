@@ -110,7 +110,7 @@ def _wait_until_stored(client: Client) -> None:
     """What is acknowledged is durable but may still be on its way into the tables."""
     deadline = time.monotonic() + _STORED_WAIT_S
     while time.monotonic() < deadline:
-        if client.metric("spanwise_journal_depth_requests") == 0:
+        if not any(map(client.metric, ("spanwise_journal_depth_requests", "spanwise_journal_open_ranges"))):
             return
         time.sleep(0.1)
     sys.stderr.write("the server is still storing; spans that come later are counted as already there\n")

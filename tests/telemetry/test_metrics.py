@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.observe import ReceiverObserver
 from sinks.clickhouse import SinkObserver
+from spanwise.journal import SqliteJournalConfig
 from spanwise.model import SPANS, SpanBatch
 from spanwise.pipeline import PipelineObserver
-from spanwise.telemetry import OTHER, JournalStats, Telemetry, TelemetryConfig
+from spanwise.telemetry import OTHER, Telemetry, TelemetryConfig
 
 
 def spans(*rows: Mapping[str, Any]) -> SpanBatch:
@@ -171,24 +173,28 @@ def test_receiver_outcomes_are_told_apart_by_signal_transport_and_reason() -> No
     assert value(telemetry, "receiver_rejected_requests_total", **partial) == 0
 
 
-def test_the_journal_is_asked_at_each_scrape() -> None:
-    class Journal:
-        frames = 0
-
-        def stats(self) -> JournalStats:
-            self.frames += 1
-            return JournalStats(frames=self.frames, bytes=4096, files=2, oldest_age_s=1.5, refused=7, damaged_files=1)
-
+async def test_the_journal_is_asked_at_each_scrape(tmp_path: Path) -> None:
+    journal = SqliteJournalConfig(bytes_max=1 << 30, free_bytes_min=0, free_fraction_min=0).build(tmp_path)
     telemetry = Telemetry()
-    telemetry.watch_journal(Journal())
+    telemetry.watch_journal(journal)
+    try:
+        await journal.append("default", "traces", 1, b"x" * 1000)
+        waiting = value(telemetry, "journal_depth_requests"), value(telemetry, "journal_open_ranges")
+        taken = journal.seal(bytes_max=1 << 20, timeout_s=5)
+        assert taken is not None
+        sealed = value(telemetry, "journal_depth_requests"), value(telemetry, "journal_open_ranges")
+        journal.done(taken)
+        stored = value(telemetry, "journal_depth_requests"), value(telemetry, "journal_open_ranges")
+    finally:
+        journal.close()
 
-    assert value(telemetry, "journal_depth_requests") == 1
-    assert value(telemetry, "journal_depth_requests") == 2
-    assert value(telemetry, "journal_oldest_age_seconds") == 1.5
-    assert value(telemetry, "journal_bytes") == 4096
-    assert value(telemetry, "journal_files") == 2
-    assert value(telemetry, "journal_refused_requests_total") == 7
-    assert value(telemetry, "journal_damaged_files_total") == 1
+    assert (waiting, sealed, stored) == ((1, 0), (0, 1), (0, 0))
+    assert value(telemetry, "journal_committed_bytes_total") == 1000
+    assert value(telemetry, "journal_bytes_max") == 1 << 30
+    assert value(telemetry, "journal_refused_requests_total", reason="cap") == 0
+    families = {family.name for family in text_string_to_metric_families(telemetry.exposition().decode())}
+    journal_metrics = {metric.name.removesuffix("_total") for metric in telemetry.reference if "journal" in metric.name}
+    assert journal_metrics <= families
 
 
 def test_two_telemetries_share_nothing() -> None:
