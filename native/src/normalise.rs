@@ -158,13 +158,17 @@ pub fn normalise_log<'a>(
     session: &mut Session<'a>,
     arena: &'a Bump,
 ) -> Option<Canonical<'a>> {
-    let mut event = record.event_name;
-    if event.is_empty()
-        && let Value::Str(body) = record.body
-    {
-        // Claude Code before it set EventName
-        event = body;
-    }
+    // Codex puts source positions into EventName and the name into the attribute
+    let named = record
+        .attrs
+        .iter()
+        .find(|attr| attr.key == "event.name")
+        .and_then(|attr| values::as_str(&attr.value));
+    let body = values::as_str(&record.body);
+    let event = [body, named, Some(record.event_name)]
+        .into_iter()
+        .flatten()
+        .find(|name| plan.log_events.contains_key(*name))?;
     let (owner, rule) = plan.log_events.get(event).copied()?;
     let item = Item {
         attrs: &record.attrs,
@@ -182,11 +186,16 @@ pub fn normalise_log<'a>(
     let owner = usize::from(owner);
     let generic = owner == plan.otel_genai || owner == plan.otel_genai_legacy;
     let dialect_at = if generic { detected.unwrap_or(owner) } else { owner };
-    let mut meaning = &plan.dialects[owner].logs[usize::from(rule)].meaning;
-    let stated;
-    if meaning.operation.is_empty() && meaning.kind == 0 {
-        stated = classify(plan, &plan.dialects[dialect_at], false, &item, &session.seen, arena);
-        meaning = stated.get();
+    let rule = &plan.dialects[owner].logs[usize::from(rule)];
+    if !rule.require.iter().all(|key| session.seen.has(*key)) {
+        return None;
+    }
+    let mut meaning = Found::Borrowed(&rule.meaning);
+    if generic && rule.meaning.operation == "chat" {
+        let stated = classify(plan, &plan.dialects[dialect_at], false, &item, &session.seen, arena);
+        if matches!(stated, Found::Borrowed(_)) {
+            meaning = stated;
+        }
     }
     let mut canonical = Canonical::default();
     let content = messages::Source {
@@ -341,12 +350,12 @@ fn classify<'a>(
             return Found::Borrowed(&rule.meaning);
         }
     }
-    if let Some(meaning) = marked(dialect, item, seen, arena) {
+    if let Some(meaning) = marked(dialect, false, item, seen, arena) {
         return Found::Borrowed(meaning);
     }
     if plan.marker_keys.iter().any(|key| seen.has(*key)) {
         for other in &plan.dialects {
-            if let Some(meaning) = marked(other, item, seen, arena) {
+            if let Some(meaning) = marked(other, true, item, seen, arena) {
                 return Found::Borrowed(meaning);
             }
         }
@@ -401,8 +410,14 @@ fn lower_get<'p, V>(map: &'p rustc_hash::FxHashMap<Box<str>, V>, name: &str) -> 
     })
 }
 
-fn marked<'a>(dialect: &'a Dialect, item: &Item<'_, 'a>, seen: &Seen, arena: &'a Bump) -> Option<&'a Meaning> {
-    for marker in &dialect.markers {
+fn marked<'a>(
+    dialect: &'a Dialect,
+    anywhere: bool,
+    item: &Item<'_, 'a>,
+    seen: &Seen,
+    arena: &'a Bump,
+) -> Option<&'a Meaning> {
+    for marker in dialect.markers.iter().filter(|marker| marker.anywhere || !anywhere) {
         let value = match marker.key {
             MarkerKey::Attr(key) => seen.get(key, item.attrs),
             MarkerKey::NameWord => item.name.split(' ').next().map(Value::Str),
@@ -706,6 +721,12 @@ fn apply<'a>(
                     .collect();
                 Value::Str(arena.alloc_str(&serde_json::to_string(&parts).ok()?))
             }
+            Step::Join(separator) => {
+                let mut parts: Vec<Text<'a>> = Vec::new();
+                values::list(value, arena, |part| parts.push(part));
+                Value::Str(arena.alloc_str(&parts.join(separator)))
+            }
+            Step::OnlyText => Value::Str(values::as_str(&value)?),
             Step::StripClass => Value::Str(values::strip_class(values::as_str(&value)?)),
             Step::StripPrefix(prefix) => {
                 let text = values::as_str(&value)?;

@@ -230,6 +230,7 @@ struct RawWhen {
 struct RawMarker {
     key: String,
     how: Vec<String>,
+    anywhere: bool,
     suffix: bool,
     table: Vec<(String, RawMeaning)>,
 }
@@ -257,6 +258,7 @@ struct RawRow {
 struct RawLog {
     event: String,
     meaning: RawMeaning,
+    require: Vec<String>,
 }
 
 // --------------------------------------------------------------------------------------------- the plan as executed
@@ -344,6 +346,8 @@ pub enum Step {
     IsoSinceStart,
     UrlHost,
     Split(Box<str>),
+    Join(Box<str>),
+    OnlyText,
     StripClass,
     StripPrefix(Box<str>),
     StripSuffix(Box<str>),
@@ -426,6 +430,8 @@ pub enum MarkerKey {
 pub struct Marker {
     pub key: MarkerKey,
     pub how: Box<[Step]>,
+    /// Also on spans of other dialects.
+    pub anywhere: bool,
     /// Match the end of the value instead of the whole, first entry wins; '*' matches everything.
     pub suffix: bool,
     /// Lower-case values.
@@ -460,6 +466,8 @@ pub struct Detect {
 pub struct LogRule {
     pub event: Box<str>,
     pub meaning: Meaning,
+    /// Attributes without which the record says nothing.
+    pub require: Box<[KeyId]>,
 }
 
 pub struct Dialect {
@@ -496,7 +504,7 @@ pub struct Plan {
     pub finish_reasons: TextMap,
     pub maps: Vec<TextMap>,
     pub known: Known,
-    /// Keys of all markers, to look for those of other dialects only where there are any.
+    /// Keys of the markers that count anywhere.
     pub marker_keys: Vec<KeyId>,
     /// Event name → dialect and its log rule.
     pub log_events: FxHashMap<Box<str>, (u16, u16)>,
@@ -725,7 +733,7 @@ impl Compiler {
         let mut log_events = FxHashMap::default();
         for (at, dialect) in dialects.iter().enumerate() {
             marker_keys.extend(dialect.markers.iter().filter_map(|marker| match marker.key {
-                MarkerKey::Attr(key) if key != known.operation_name => Some(key),
+                MarkerKey::Attr(key) if marker.anywhere => Some(key),
                 _ => None,
             }));
             for (n, log) in dialect.logs.iter().enumerate() {
@@ -806,10 +814,11 @@ impl Compiler {
         let mut model_keys = Vec::new();
         for (n, row) in raw.rows.into_iter().enumerate() {
             let row = self.row(row).map_err(|e| here(format!("row {n}"), e))?;
-            let names_model = matches!(
-                self.targets[usize::from(row.target)].column,
-                Some(Column::RequestModel | Column::ResponseModel)
-            );
+            let column = self
+                .targets
+                .get(usize::from(row.target))
+                .and_then(|target| target.column);
+            let names_model = matches!(column, Some(Column::RequestModel | Column::ResponseModel));
             if names_model && row.action != Action::Drop && row.on == u32::MAX && row.how.is_empty() {
                 model_keys.extend(
                     row.from
@@ -826,6 +835,7 @@ impl Compiler {
             logs.push(LogRule {
                 event: log.event.into_boxed_str(),
                 meaning,
+                require: self.keys(log.require),
             });
         }
         let detect = self.detect(raw.detect).map_err(|e| here("detect".into(), e))?;
@@ -926,6 +936,7 @@ impl Compiler {
                 key => MarkerKey::Attr(self.interner.key(key)),
             },
             how: raw.how.iter().map(|h| self.step(h)).collect::<Result<_, _>>()?,
+            anywhere: raw.anywhere,
             suffix: raw.suffix,
             table,
             exact,
@@ -1013,6 +1024,8 @@ impl Compiler {
             "micros_to_usd" => Step::MicrosToUsd,
             "iso_since_start" => Step::IsoSinceStart,
             "url_host" => Step::UrlHost,
+            "join" => Step::Join(argument.into()),
+            "text" => Step::OnlyText,
             "split" => Step::Split(argument.into()),
             "strip_class" => Step::StripClass,
             "strip_prefix" => Step::StripPrefix(argument.into()),

@@ -36,6 +36,8 @@ TRANSFORMS: Final[dict[str, str]] = {
     "micros_to_usd": "millionths of a dollar to dollars",
     "iso_since_start": "ISO 8601 time minus the start of the span, in seconds",
     "url_host": "host of a URL",
+    "join": "join:<separator> makes one text of a list",
+    "text": "yields nothing for numbers and booleans",
     "split": "split:<separator> makes a list",
     "strip_class": "the name inside <class '...'>",
     "strip_prefix": "strip_prefix:<text> cuts the text off the front",
@@ -135,6 +137,8 @@ class Marker(_Table):
     table: str
     """A table of tables/kinds.toml."""
     how: list[Transform] = []
+    anywhere: bool = False
+    """Also on spans of other dialects that have no marker of their own."""
     suffix: bool = False
     """Compare the end of the value, first entry wins, '*' matches everything."""
 
@@ -184,9 +188,12 @@ class Row(_Table):
 
 
 class Log(Meaning):
-    """A log event that says something about a span."""
+    """A log event that says something about a span; records of other events are not kept."""
 
     event: str
+    """EventName, attribute `event.name` or the body, whichever is known."""
+    require: list[str] = []
+    """Attributes without which the record says nothing."""
 
 
 class DialectTable(_Table):
@@ -347,6 +354,7 @@ class Tables:
                         {
                             "key": marker.key,
                             "how": marker.how,
+                            "anywhere": marker.anywhere,
                             "suffix": marker.suffix,
                             "table": [[v, _meaning(m)] for v, m in self.kinds.table[marker.table].items()],
                         }
@@ -358,7 +366,7 @@ class Tables:
                         for part in dict.fromkeys((name, *FALL_BACKS))
                         for row in collect(part, lambda d: d.content)
                     ],
-                    "logs": [{"event": log.event, "meaning": _meaning(log)} for log in collect(name, lambda d: d.log)],
+                    "logs": [{"event": log.event, "meaning": _meaning(log), "require": log.require} for log in collect(name, lambda d: d.log)],
                 }
                 for name, dialect in self.dialects.items()
             ],
