@@ -207,7 +207,7 @@ pub fn normalise_log<'a>(
     fill(
         plan,
         dialect_at,
-        &Found::Borrowed(meaning),
+        &meaning,
         &item,
         &content,
         session,

@@ -366,7 +366,10 @@ class Tables:
                         for part in dict.fromkeys((name, *FALL_BACKS))
                         for row in collect(part, lambda d: d.content)
                     ],
-                    "logs": [{"event": log.event, "meaning": _meaning(log), "require": log.require} for log in collect(name, lambda d: d.log)],
+                    "logs": [
+                        {"event": log.event, "meaning": _meaning(log), "require": log.require}
+                        for log in collect(name, lambda d: d.log)
+                    ],
                 }
                 for name, dialect in self.dialects.items()
             ],
