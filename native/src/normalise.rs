@@ -943,13 +943,20 @@ fn settle_usage<'a>(
         meaning.scope
     };
     canonical.usage_scope = match scope {
-        ScopeRule::Own | ScopeRule::OwnTentative => "own",
-        ScopeRule::Aggregate => "aggregate",
+        ScopeRule::Own => "own",
+        // Agents, workflows and chains nearly always repeat their calls: only a hosted agent needs a correction then.
+        ScopeRule::OwnTentative if is_call(&canonical.kind) => "own",
+        ScopeRule::OwnTentative | ScopeRule::Aggregate => "aggregate",
         ScopeRule::None => "none",
     };
     if scope == ScopeRule::OwnTentative {
-        derive(canonical, "spanwise.usage_scope_tentative", Cow::Borrowed("1"), b'S');
+        canonical.usage_scope_reason = "tentative";
     }
+}
+
+/// Kinds whose usage is the provider's answer, as `CALLS` in `processors/reconcile.py`.
+fn is_call(kind: &str) -> bool {
+    matches!(kind, "llm" | "embedding" | "rerank" | "decision" | "log")
 }
 
 fn finish(plan: &Plan, output_has_tool_calls: bool, canonical: &mut Canonical<'_>) {
