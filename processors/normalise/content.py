@@ -32,7 +32,7 @@ class ContentRow(BaseModel):
     as_: Shape = Field(alias="as", default="")
     """How to read it, '' by the target."""
     on: list[str] = []
-    """Kinds of span the row is for, empty for all."""
+    """Kinds of span the row is for, empty for all; `!kind` for all but these."""
     absent: list[str] = []
     """Texts that this producer writes where nothing was captured."""
     name: str = ""

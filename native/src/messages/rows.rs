@@ -39,7 +39,7 @@ pub struct ContentRow {
     /// the parameter schema of the tool named in `name`.
     #[serde(default, rename = "as")]
     pub shape: String,
-    /// Kinds of span the row is for, empty for all.
+    /// Kinds of span the row is for, empty for all; `!kind` for all but these.
     #[serde(default)]
     pub on: Vec<String>,
     /// Texts that this producer writes where nothing was captured.
@@ -106,6 +106,16 @@ struct Row {
     name: Option<usize>,
 }
 
+impl Row {
+    fn is_for(&self, kind: &str) -> bool {
+        match self.on.first() {
+            None => true,
+            Some(first) if first.starts_with('!') => !self.on.iter().any(|on| &on[1..] == kind),
+            Some(_) => self.on.iter().any(|on| on == kind),
+        }
+    }
+}
+
 /// The content rows of one dialect and of those it falls back to, in order of precedence.
 #[derive(Clone, Debug, Default)]
 pub struct ContentPlan {
@@ -149,6 +159,9 @@ impl ContentPlan {
         };
         if row.from.is_empty() {
             return Err("`from` is empty".into());
+        }
+        if row.on.iter().any(|on| on.starts_with('!') != row.on[0].starts_with('!')) {
+            return Err("`on` either names kinds or excludes kinds with !".into());
         }
         if (shape == Shape::Schema) == row.name.is_empty() {
             return Err("`name` belongs to shape \"schema\", and is needed there".into());
@@ -276,7 +289,7 @@ pub fn collect<'a>(
         return collector.content;
     }
     for row in &plan.rows {
-        if (row.on.is_empty() || row.on.iter().any(|on| on == kind)) && !collector.is_filled(row.target) {
+        if row.is_for(kind) && !collector.is_filled(row.target) {
             collector.apply(plan, row, &offer);
         }
     }
