@@ -192,22 +192,12 @@ impl<'a> Memo<'a> {
     /// The list of messages inside a long request, after the instructions beside it.
     fn history(&mut self, text: &'a str, arena: &'a Bump, found: &mut Found<'a>) -> Option<&'a str> {
         let members = members(text)?;
-        let value = |name: &str| {
-            members
-                .iter()
-                .rev()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| *value)
-        };
-        if ["role", "parts", "event.name", "lc", "type"]
-            .iter()
-            .any(|key| value(key).is_some())
-        {
+        let value = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
+        if ["role", "parts", "event.name", "lc", "type"].iter().any(|key| value(key).is_some()) {
             return None;
         }
-        let history = ["messages", "contents", "input"]
-            .iter()
-            .find_map(|key| value(key).filter(|text| text.starts_with('[')))?;
+        let history =
+            ["messages", "contents", "input"].iter().find_map(|key| value(key).filter(|text| text.starts_with('[')))?;
         for key in shapes::INSTRUCTION_KEYS {
             if let Some(system) = value(key).filter(|system| *system != "null") {
                 let mut message = std::mem::take(&mut self.buffer);

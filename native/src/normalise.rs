@@ -74,9 +74,7 @@ impl Seen {
     }
 
     pub fn get<'a>(&self, key: KeyId, attrs: &[Attr<'a>]) -> Option<Value<'a>> {
-        attrs
-            .get(usize::from(self.slots[usize::from(key)]).wrapping_sub(1))
-            .map(|attr| attr.value)
+        attrs.get(usize::from(self.slots[usize::from(key)]).wrapping_sub(1)).map(|attr| attr.value)
     }
 
     /// Later rows do not find the key any more.
@@ -122,31 +120,14 @@ pub fn normalise<'a>(plan: &'a Plan, span: &SpanView<'a>, session: &mut Session<
         failed: span.status == 2,
     };
     session.seen.look(plan, item.attrs);
-    let mut canonical = Canonical {
-        usage_scope: "none",
-        ..Canonical::default()
-    };
+    let mut canonical = Canonical { usage_scope: "none", ..Canonical::default() };
     let Some((dialect_at, by_scope)) = detect(plan, &item, session) else {
         return canonical;
     };
     let dialect = &plan.dialects[dialect_at];
     let meaning = classify(plan, dialect, by_scope, &item, &session.seen, arena);
-    let content = messages::Source {
-        attrs: &span.attrs,
-        events: &span.events,
-        event_name: "",
-        body: Value::Empty,
-    };
-    fill(
-        plan,
-        dialect_at,
-        &meaning,
-        &item,
-        &content,
-        session,
-        arena,
-        &mut canonical,
-    );
+    let content = messages::Source { attrs: &span.attrs, events: &span.events, event_name: "", body: Value::Empty };
+    fill(plan, dialect_at, &meaning, &item, &content, session, arena, &mut canonical);
     error(span, &mut canonical, arena);
     canonical
 }
@@ -159,11 +140,7 @@ pub fn normalise_log<'a>(
     arena: &'a Bump,
 ) -> Option<Canonical<'a>> {
     // Codex puts source positions into EventName and the name into the attribute
-    let named = record
-        .attrs
-        .iter()
-        .find(|attr| attr.key == "event.name")
-        .and_then(|attr| values::as_str(&attr.value));
+    let named = record.attrs.iter().find(|attr| attr.key == "event.name").and_then(|attr| values::as_str(&attr.value));
     let body = values::as_str(&record.body);
     let event = [body, named, Some(record.event_name)]
         .into_iter()
@@ -198,22 +175,8 @@ pub fn normalise_log<'a>(
         }
     }
     let mut canonical = Canonical::default();
-    let content = messages::Source {
-        attrs: &record.attrs,
-        events: &[],
-        event_name: event,
-        body: record.body,
-    };
-    fill(
-        plan,
-        dialect_at,
-        &meaning,
-        &item,
-        &content,
-        session,
-        arena,
-        &mut canonical,
-    );
+    let content = messages::Source { attrs: &record.attrs, events: &[], event_name: event, body: record.body };
+    fill(plan, dialect_at, &meaning, &item, &content, session, arena, &mut canonical);
     canonical.error_type = cleaned(std::mem::take(&mut canonical.error_type));
     Some(canonical)
 }
@@ -222,10 +185,7 @@ pub fn normalise_log<'a>(
 
 /// Position of the dialect in the plan, and whether scope or resource told it.
 fn detect<'a>(plan: &Plan, item: &Item<'_, 'a>, session: &mut Session<'a>) -> Option<(usize, bool)> {
-    let address = (
-        std::ptr::from_ref(item.scope) as usize,
-        std::ptr::from_ref(item.resource) as usize,
-    );
+    let address = (std::ptr::from_ref(item.scope) as usize, std::ptr::from_ref(item.resource) as usize);
     let by_scope = match session.by_scope {
         Some((scope, resource, mask)) if (scope, resource) == address => mask,
         _ => {
@@ -248,20 +208,13 @@ fn detect<'a>(plan: &Plan, item: &Item<'_, 'a>, session: &mut Session<'a>) -> Op
         mask |= DialectMask::from(found) << at;
     }
     for at in bits(plan.dialects_by_name & !mask) {
-        let found = plan.dialects[at]
-            .detect
-            .span_name_prefix
-            .iter()
-            .any(|prefix| item.name.starts_with(&**prefix));
+        let found = plan.dialects[at].detect.span_name_prefix.iter().any(|prefix| item.name.starts_with(&**prefix));
         mask |= DialectMask::from(found) << at;
     }
     if !item.events.is_empty() {
         for at in bits(plan.dialects_by_event & !mask) {
             let names = &plan.dialects[at].detect.span_events;
-            let found = item
-                .events
-                .iter()
-                .any(|event| names.iter().any(|name| **name == *event.name));
+            let found = item.events.iter().any(|event| names.iter().any(|name| **name == *event.name));
             mask |= DialectMask::from(found) << at;
         }
     }
@@ -273,13 +226,8 @@ fn detect<'a>(plan: &Plan, item: &Item<'_, 'a>, session: &mut Session<'a>) -> Op
 
 fn by_scope(plan: &Plan, item: &Item<'_, '_>) -> DialectMask {
     let mut mask = 0;
-    let resource = |key: &str| {
-        item.resource
-            .attrs
-            .iter()
-            .find(|attr| attr.key == key)
-            .and_then(|a| values::as_str(&a.value))
-    };
+    let resource =
+        |key: &str| item.resource.attrs.iter().find(|attr| attr.key == key).and_then(|a| values::as_str(&a.value));
     for (at, dialect) in plan.dialects.iter().enumerate() {
         let detect = &dialect.detect;
         let scope = item.scope.name;
@@ -402,12 +350,8 @@ fn classify<'a>(
 
 fn lower_get<'p, V>(map: &'p rustc_hash::FxHashMap<Box<str>, V>, name: &str) -> Option<&'p V> {
     let name = name.trim();
-    map.get(name).or_else(|| {
-        name.bytes()
-            .any(|b| b.is_ascii_uppercase())
-            .then(|| map.get(&*name.to_lowercase()))
-            .flatten()
-    })
+    map.get(name)
+        .or_else(|| name.bytes().any(|b| b.is_ascii_uppercase()).then(|| map.get(&*name.to_lowercase())).flatten())
 }
 
 fn marked<'a>(
@@ -423,21 +367,13 @@ fn marked<'a>(
             MarkerKey::NameWord => item.name.split(' ').next().map(Value::Str),
         };
         let Some(value) = value else { continue };
-        let value = if marker.how.is_empty() {
-            Some(value)
-        } else {
-            apply(None, &marker.how, value, item, arena)
-        };
+        let value = if marker.how.is_empty() { Some(value) } else { apply(None, &marker.how, value, item, arena) };
         let Some(text) = value.as_ref().and_then(values::as_str) else {
             continue;
         };
         let found = if marker.suffix {
             let text = text.to_lowercase();
-            marker
-                .table
-                .iter()
-                .find(|(end, _)| **end == *"*" || text.ends_with(&**end))
-                .map(|(_, meaning)| meaning)
+            marker.table.iter().find(|(end, _)| **end == *"*" || text.ends_with(&**end)).map(|(_, meaning)| meaning)
         } else {
             lower_get(&marker.exact, text).map(|at| &marker.table[usize::from(*at)].1)
         };
@@ -463,19 +399,10 @@ fn holds(when: &When, item: &Item<'_, '_>, seen: &Seen) -> bool {
         && (when.any_attr_prefix.is_empty() || when.any_attr_prefix.iter().any(|prefix| seen.has_prefix(*prefix)))
         && when.root.is_none_or(|root| root == item.root)
         && (when.scope.is_empty() || when.scope.iter().any(|scope| **scope == *item.scope.name))
-        && when
-            .scope_prefix
-            .as_ref()
-            .is_none_or(|prefix| item.scope.name.starts_with(&**prefix))
+        && when.scope_prefix.as_ref().is_none_or(|prefix| item.scope.name.starts_with(&**prefix))
         && when.name.as_ref().is_none_or(|name| **name == *item.name)
-        && when
-            .name_prefix
-            .as_ref()
-            .is_none_or(|prefix| item.name.starts_with(&**prefix))
-        && when
-            .name_suffix
-            .as_ref()
-            .is_none_or(|suffix| item.name.ends_with(&**suffix))
+        && when.name_prefix.as_ref().is_none_or(|prefix| item.name.starts_with(&**prefix))
+        && when.name_suffix.as_ref().is_none_or(|suffix| item.name.ends_with(&**suffix))
         && when.name_regex.as_ref().is_none_or(|regex| regex.is_match(item.name))
 }
 
@@ -517,19 +444,9 @@ fn fill<'a>(
         }
     }
     let hints = content.hints;
-    settle_usage(
-        plan,
-        dialect,
-        meaning,
-        item,
-        &session.filled,
-        !canonical.output_preview.is_empty(),
-        canonical,
-    );
+    settle_usage(plan, dialect, meaning, item, &session.filled, !canonical.output_preview.is_empty(), canonical);
     if canonical.finish_reasons_raw.is_empty() && kind != plan.known.tool_kind {
-        canonical
-            .finish_reasons_raw
-            .extend(hints.finish_reasons.iter().map(|reason| Cow::Borrowed(*reason)));
+        canonical.finish_reasons_raw.extend(hints.finish_reasons.iter().map(|reason| Cow::Borrowed(*reason)));
     }
     finish(plan, hints.output_has_tool_calls, canonical);
     if canonical.tool_status.is_empty() {
@@ -569,10 +486,7 @@ fn run<'a>(
             },
             Source::Event { event, key } => {
                 let found = item.events.iter().filter(|e| *e.name == **event);
-                match found
-                    .filter_map(|e| e.attrs.iter().find(|attr| *attr.key == **key))
-                    .next_back()
-                {
+                match found.filter_map(|e| e.attrs.iter().find(|attr| *attr.key == **key)).next_back() {
                     Some(attr) => attr.value,
                     None => continue,
                 }
@@ -596,11 +510,7 @@ fn run<'a>(
             session.seen.hide(*key);
         }
         let Some(target) = target else { continue };
-        let value = if row.how.is_empty() {
-            Some(value)
-        } else {
-            apply(Some(plan), &row.how, value, item, arena)
-        };
+        let value = if row.how.is_empty() { Some(value) } else { apply(Some(plan), &row.how, value, item, arena) };
         if let Some(value) = value
             && put(target, value, row, &mut session.filled, arena, canonical)
         {
@@ -715,10 +625,7 @@ fn apply<'a>(
             }
             Step::UrlHost => Value::Str(values::url_host(values::as_str(&value)?)?),
             Step::Split(separator) => {
-                let parts: Vec<&str> = values::as_str(&value)?
-                    .split(&**separator)
-                    .filter(|p| !p.is_empty())
-                    .collect();
+                let parts: Vec<&str> = values::as_str(&value)?.split(&**separator).filter(|p| !p.is_empty()).collect();
                 Value::Str(arena.alloc_str(&serde_json::to_string(&parts).ok()?))
             }
             Step::Join(separator) => {
@@ -781,11 +688,7 @@ fn provider<'a>(plan: &'a Plan, name: &'a str, arena: &'a Bump) -> Option<&'a st
     if name.is_empty() {
         return None;
     }
-    Some(if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        arena.alloc_str(&name.to_lowercase())
-    } else {
-        name
-    })
+    Some(if name.bytes().any(|b| b.is_ascii_uppercase()) { arena.alloc_str(&name.to_lowercase()) } else { name })
 }
 
 /// Whether the value said something.
@@ -808,11 +711,7 @@ fn put<'a>(
             let count = values::count(value);
             reported.cache_outside |= row.outside && count.is_some();
             let usage = &mut reported.usage;
-            let slot = if column == Column::CacheReadTokens {
-                &mut usage.cache_read
-            } else {
-                &mut usage.cache_write
-            };
+            let slot = if column == Column::CacheReadTokens { &mut usage.cache_read } else { &mut usage.cache_write };
             return set(slot, count);
         }
         Column::ReasoningTokens => {
@@ -832,10 +731,7 @@ fn put<'a>(
         }
         Column::ReportedCost => return set(&mut canonical.reported_cost_nano_usd, values::nano_usd(value)),
         Column::TimeToFirstChunk => {
-            return set(
-                &mut canonical.time_to_first_chunk_s,
-                values::float(value).filter(|s| *s >= 0.0),
-            );
+            return set(&mut canonical.time_to_first_chunk_s, values::float(value).filter(|s| *s >= 0.0));
         }
         Column::FinishReasons => {
             values::list(value, arena, |reason| canonical.finish_reasons_raw.push(reason));
@@ -915,18 +811,9 @@ fn settle_usage<'a>(
     if reported.usage == crate::view::Usage::default() {
         return;
     }
-    let by_scope = dialect
-        .basis_by_scope
-        .iter()
-        .find(|(scope, _)| **scope == *item.scope.name);
-    let basis = filled
-        .basis
-        .unwrap_or(by_scope.map_or(dialect.basis, |(_, basis)| *basis));
-    let model = if canonical.response_model.is_empty() {
-        &canonical.request_model
-    } else {
-        &canonical.response_model
-    };
+    let by_scope = dialect.basis_by_scope.iter().find(|(scope, _)| **scope == *item.scope.name);
+    let basis = filled.basis.unwrap_or(by_scope.map_or(dialect.basis, |(_, basis)| *basis));
+    let model = if canonical.response_model.is_empty() { &canonical.request_model } else { &canonical.response_model };
     let context = usage::Context {
         basis,
         provider: &canonical.provider,
@@ -937,11 +824,7 @@ fn settle_usage<'a>(
     if canonical.usage == crate::view::Usage::default() {
         return;
     }
-    let scope = if filled.aggregate {
-        ScopeRule::Aggregate
-    } else {
-        meaning.scope
-    };
+    let scope = if filled.aggregate { ScopeRule::Aggregate } else { meaning.scope };
     canonical.usage_scope = match scope {
         ScopeRule::Own => "own",
         // Agents, workflows and chains nearly always repeat their calls: only a hosted agent needs a correction then.

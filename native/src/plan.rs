@@ -92,15 +92,8 @@ impl Interner {
     }
 
     pub fn matching_prefixes<'k>(&'k self, key: &'k str) -> impl Iterator<Item = PrefixId> + 'k {
-        let bucket = key
-            .as_bytes()
-            .first_chunk::<3>()
-            .and_then(|head| self.buckets.get(head));
-        bucket
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(move |id| key.starts_with(&*self.prefixes[usize::from(*id)]))
+        let bucket = key.as_bytes().first_chunk::<3>().and_then(|head| self.buckets.get(head));
+        bucket.into_iter().flatten().copied().filter(move |id| key.starts_with(&*self.prefixes[usize::from(*id)]))
     }
 
     fn prefixes_of(&self, key: &str) -> PrefixSet {
@@ -525,11 +518,7 @@ pub struct Known {
 }
 
 impl Meaning {
-    pub const NOTHING: Self = Self {
-        operation: String::new(),
-        kind: 0,
-        scope: ScopeRule::None,
-    };
+    pub const NOTHING: Self = Self { operation: String::new(), kind: 0, scope: ScopeRule::None };
 }
 
 impl Plan {
@@ -540,10 +529,7 @@ impl Plan {
             return Err(format!("the plan has format {}, this build reads format 1", raw.format));
         }
         if raw.dialects.len() > DIALECTS_MAX {
-            return Err(format!(
-                "the plan has {} dialects, at most {DIALECTS_MAX} work",
-                raw.dialects.len()
-            ));
+            return Err(format!("the plan has {} dialects, at most {DIALECTS_MAX} work", raw.dialects.len()));
         }
         if raw.kinds.len() > 31 || raw.kinds.first().is_none_or(|k| !k.is_empty()) {
             return Err("the plan's kinds must start with '' and number at most 31".into());
@@ -570,9 +556,7 @@ fn boxed_vec(list: Vec<String>) -> Vec<Box<str>> {
 }
 
 fn boxed_map(map: FxHashMap<String, String>) -> TextMap {
-    map.into_iter()
-        .map(|(k, v)| (k.into_boxed_str(), v.into_boxed_str()))
-        .collect()
+    map.into_iter().map(|(k, v)| (k.into_boxed_str(), v.into_boxed_str())).collect()
 }
 
 fn column(name: &str) -> Result<Column, String> {
@@ -716,18 +700,12 @@ impl Compiler {
             }
         }
         let find = |name: &str| {
-            dialects
-                .iter()
-                .position(|d| *d.name == *name)
-                .ok_or_else(|| format!("the plan has no dialect {name}"))
+            dialects.iter().position(|d| *d.name == *name).ok_or_else(|| format!("the plan has no dialect {name}"))
         };
         let otel_genai = find("otel_genai")?;
         let otel_genai_legacy = find("otel_genai_legacy")?;
-        let mut maps: Vec<(u16, TextMap)> = raw
-            .maps
-            .into_iter()
-            .map(|(name, map)| (self.map_ids[&name], boxed_map(map)))
-            .collect();
+        let mut maps: Vec<(u16, TextMap)> =
+            raw.maps.into_iter().map(|(name, map)| (self.map_ids[&name], boxed_map(map))).collect();
         maps.sort_by_key(|(id, _)| *id);
         let mut marker_keys: Vec<KeyId> = Vec::new();
         let mut log_events = FxHashMap::default();
@@ -766,10 +744,7 @@ impl Compiler {
     }
 
     fn kind(&self, name: &str) -> Result<Kind, String> {
-        self.kinds
-            .get(name)
-            .copied()
-            .ok_or_else(|| format!("unknown kind {name:?}"))
+        self.kinds.get(name).copied().ok_or_else(|| format!("unknown kind {name:?}"))
     }
 
     fn meaning(&self, raw: RawMeaning) -> Result<Meaning, String> {
@@ -788,11 +763,7 @@ impl Compiler {
             "none" | "" => ScopeRule::None,
             other => return Err(format!("unknown usage scope {other:?}")),
         };
-        Ok(Meaning {
-            operation: raw.operation,
-            kind,
-            scope,
-        })
+        Ok(Meaning { operation: raw.operation, kind, scope })
     }
 
     fn keys(&mut self, keys: Vec<String>) -> Box<[KeyId]> {
@@ -814,17 +785,10 @@ impl Compiler {
         let mut model_keys = Vec::new();
         for (n, row) in raw.rows.into_iter().enumerate() {
             let row = self.row(row).map_err(|e| here(format!("row {n}"), e))?;
-            let column = self
-                .targets
-                .get(usize::from(row.target))
-                .and_then(|target| target.column);
+            let column = self.targets.get(usize::from(row.target)).and_then(|target| target.column);
             let names_model = matches!(column, Some(Column::RequestModel | Column::ResponseModel));
             if names_model && row.action != Action::Drop && row.on == u32::MAX && row.how.is_empty() {
-                model_keys.extend(
-                    row.from
-                        .iter()
-                        .filter_map(|s| if let Source::Key(k) = s { Some(*k) } else { None }),
-                );
+                model_keys.extend(row.from.iter().filter_map(|s| if let Source::Key(k) = s { Some(*k) } else { None }));
             }
             rows.push(row);
         }
@@ -832,11 +796,7 @@ impl Compiler {
         let mut logs = Vec::new();
         for (n, log) in raw.logs.into_iter().enumerate() {
             let meaning = self.meaning(log.meaning).map_err(|e| here(format!("log {n}"), e))?;
-            logs.push(LogRule {
-                event: log.event.into_boxed_str(),
-                meaning,
-                require: self.keys(log.require),
-            });
+            logs.push(LogRule { event: log.event.into_boxed_str(), meaning, require: self.keys(log.require) });
         }
         let detect = self.detect(raw.detect).map_err(|e| here("detect".into(), e))?;
         let default = basis(&raw.basis.default).map_err(|e| here("basis".into(), e))?;
@@ -861,15 +821,10 @@ impl Compiler {
 
     fn detect(&mut self, raw: RawDetect) -> Result<Detect, String> {
         let values = |map: FxHashMap<String, Vec<String>>| {
-            map.into_iter()
-                .map(|(k, v)| (k.into_boxed_str(), boxed_vec(v)))
-                .collect()
+            map.into_iter().map(|(k, v)| (k.into_boxed_str(), boxed_vec(v))).collect()
         };
-        let mut prefixes = |list: Vec<String>| {
-            list.iter()
-                .map(|p| self.interner.prefix(p))
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let mut prefixes =
+            |list: Vec<String>| list.iter().map(|p| self.interner.prefix(p)).collect::<Result<Vec<_>, _>>();
         Ok(Detect {
             none_attr_prefix: prefixes(raw.none_attr_prefix)?,
             require_attr_prefix: prefixes(raw.require_attr_prefix)?,
@@ -877,11 +832,7 @@ impl Compiler {
             scope_prefix: boxed_vec(raw.scope_prefix),
             resource_equals: values(raw.resource_equals),
             resource_prefix: values(raw.resource_prefix),
-            attr_equals: raw
-                .attr_equals
-                .into_iter()
-                .map(|(k, v)| (self.interner.key(&k), boxed_vec(v)))
-                .collect(),
+            attr_equals: raw.attr_equals.into_iter().map(|(k, v)| (self.interner.key(&k), boxed_vec(v))).collect(),
             span_name_prefix: boxed_vec(raw.span_name_prefix),
             span_events: boxed_vec(raw.span_events),
             none_attr: self.keys(raw.none_attr).into_vec(),
@@ -894,11 +845,8 @@ impl Compiler {
             .name_regex
             .map(|r| regex_lite::Regex::new(&r).map_err(|e| format!("name_regex {r:?}: {e}")))
             .transpose()?;
-        let any_attr_prefix = when
-            .any_attr_prefix
-            .iter()
-            .map(|p| self.interner.prefix(p))
-            .collect::<Result<Box<[_]>, _>>()?;
+        let any_attr_prefix =
+            when.any_attr_prefix.iter().map(|p| self.interner.prefix(p)).collect::<Result<Box<[_]>, _>>()?;
         Ok(Rule {
             meaning: self.meaning(raw.meaning)?,
             when: When {
@@ -912,11 +860,7 @@ impl Compiler {
                 any_attr: self.keys(when.any_attr),
                 any_attr_prefix,
                 no_attr: self.keys(when.no_attr),
-                attr_eq: when
-                    .attr_eq
-                    .into_iter()
-                    .map(|(k, v)| (self.interner.key(&k), v.into_boxed_str()))
-                    .collect(),
+                attr_eq: when.attr_eq.into_iter().map(|(k, v)| (self.interner.key(&k), v.into_boxed_str())).collect(),
                 root: when.root,
             },
         })
@@ -984,10 +928,7 @@ impl Compiler {
             let Some((event, key)) = rest.rsplit_once('/') else {
                 return Err(format!("source {text:?} is not event:<event>/<attribute>"));
             };
-            return Ok(Source::Event {
-                event: event.into(),
-                key: key.into(),
-            });
+            return Ok(Source::Event { event: event.into(), key: key.into() });
         }
         if let Some(key) = text.strip_prefix("resource:") {
             return Ok(Source::Resource(key.into()));
@@ -1004,13 +945,7 @@ impl Compiler {
 
     fn step(&self, text: &str) -> Result<Step, String> {
         let (name, argument) = text.split_once(':').unwrap_or((text, ""));
-        let path = || {
-            argument
-                .split('.')
-                .filter(|s| !s.is_empty())
-                .map(Into::into)
-                .collect::<Box<[Box<str>]>>()
-        };
+        let path = || argument.split('.').filter(|s| !s.is_empty()).map(Into::into).collect::<Box<[Box<str>]>>();
         Ok(match name {
             "json" => Step::Json(path()),
             "pyrepr" => Step::PyRepr(path()),

@@ -49,10 +49,7 @@ pub fn settle(reported: Reported, context: &Context<'_>) -> (Usage, &'static str
         return (usage, if usage == Usage::default() { "" } else { "unknown" });
     };
     let cache_known = usage.cache_read.is_some() || usage.cache_write.is_some();
-    let cache = usage
-        .cache_read
-        .unwrap_or(0)
-        .saturating_add(usage.cache_write.unwrap_or(0));
+    let cache = usage.cache_read.unwrap_or(0).saturating_add(usage.cache_write.unwrap_or(0));
     let exclusive = if reported.cache_outside || cache > input {
         // a part cannot be larger than its whole
         Some(true)
@@ -122,12 +119,7 @@ mod tests {
     use super::*;
 
     fn anthropic(basis: Basis) -> Context<'static> {
-        Context {
-            basis,
-            provider: "anthropic",
-            model: "claude-sonnet-4-5",
-            must_have_usage: true,
-        }
+        Context { basis, provider: "anthropic", model: "claude-sonnet-4-5", must_have_usage: true }
     }
 
     fn reported(input: u64, output: u64, read: Option<u64>, write: Option<u64>) -> Reported {
@@ -166,31 +158,17 @@ mod tests {
     #[test]
     fn vercel_metadata_tells_exclusive_from_inclusive() {
         let context = anthropic(Basis::VercelNative);
-        let with_metadata = |input| Reported {
-            native_input: Some(37),
-            ..reported(input, 1, Some(10), None)
-        };
+        let with_metadata = |input| Reported { native_input: Some(37), ..reported(input, 1, Some(10), None) };
         assert_eq!(settle(with_metadata(37), &context).0.input, Some(47));
         assert_eq!(settle(with_metadata(47), &context).0.input, Some(47));
     }
 
     #[test]
     fn gemini_total_reveals_thoughts_outside_the_output() {
-        let context = Context {
-            provider: "gcp.vertex_ai",
-            model: "gemini-2.5-pro",
-            ..anthropic(Basis::Inclusive)
-        };
-        let vertex = Reported {
-            total: Some(2023),
-            ..reported(5, 845, None, None)
-        };
+        let context = Context { provider: "gcp.vertex_ai", model: "gemini-2.5-pro", ..anthropic(Basis::Inclusive) };
+        let vertex = Reported { total: Some(2023), ..reported(5, 845, None, None) };
         assert_eq!(settle(vertex, &context).0.output, Some(2018));
-        let openai = Context {
-            provider: "openai",
-            model: "gpt-4o",
-            ..context
-        };
+        let openai = Context { provider: "openai", model: "gpt-4o", ..context };
         assert_eq!(settle(vertex, &openai).0.output, Some(845));
     }
 
@@ -198,10 +176,7 @@ mod tests {
     fn zero_tokens_of_a_call_that_worked_are_unknown() {
         let (usage, basis) = settle(reported(0, 0, Some(0), None), &anthropic(Basis::Inclusive));
         assert_eq!((usage, basis), (Usage::default(), ""));
-        let failed = Context {
-            must_have_usage: false,
-            ..anthropic(Basis::Inclusive)
-        };
+        let failed = Context { must_have_usage: false, ..anthropic(Basis::Inclusive) };
         assert_eq!(settle(reported(0, 0, None, None), &failed).0.input, Some(0));
     }
 
@@ -209,10 +184,7 @@ mod tests {
     fn reasoning_larger_than_output_does_not_underflow_anything() {
         let mut odd = reported(10, 50, None, None);
         odd.usage.reasoning = Some(60);
-        let openai = Context {
-            provider: "openai",
-            ..anthropic(Basis::Inclusive)
-        };
+        let openai = Context { provider: "openai", ..anthropic(Basis::Inclusive) };
         assert_eq!(settle(odd, &openai).0.output, Some(50));
     }
 }

@@ -183,11 +183,8 @@ pub fn url_host(url: &str) -> Option<&str> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit('@').next()?;
-    let host = if host.starts_with('[') {
-        host.split(']').next()?.trim_start_matches('[')
-    } else {
-        host.split(':').next()?
-    };
+    let host =
+        if host.starts_with('[') { host.split(']').next()?.trim_start_matches('[') } else { host.split(':').next()? };
     (!host.is_empty()).then_some(host)
 }
 
@@ -238,11 +235,7 @@ pub fn at_path<'a>(value: Value<'a>, path: &[Box<str>], arena: &'a Bump) -> Opti
             }
             let mut found = Vec::new();
             // an error is how the search stops early; what was found before broken JSON still counts
-            let _ = Find {
-                path,
-                found: &mut found,
-            }
-            .deserialize(&mut serde_json::Deserializer::from_str(text));
+            let _ = Find { path, found: &mut found }.deserialize(&mut serde_json::Deserializer::from_str(text));
             if path.iter().any(|segment| &**segment == "*") {
                 if found.is_empty() {
                     return None;
@@ -255,20 +248,12 @@ pub fn at_path<'a>(value: Value<'a>, path: &[Box<str>], arena: &'a Bump) -> Opti
         Value::KvList(body) => {
             let (first, rest) = path.split_first()?;
             let entry = wire::key_value_list(body, arena).find(|entry| *entry.key == **first)?;
-            if rest.is_empty() {
-                Some(entry.value)
-            } else {
-                at_path(entry.value, rest, arena)
-            }
+            if rest.is_empty() { Some(entry.value) } else { at_path(entry.value, rest, arena) }
         }
         Value::Array(body) => {
             let (first, rest) = path.split_first()?;
             let item = wire::array(body, arena).nth(first.parse().ok()?)?;
-            if rest.is_empty() {
-                Some(item)
-            } else {
-                at_path(item, rest, arena)
-            }
+            if rest.is_empty() { Some(item) } else { at_path(item, rest, arena) }
         }
         _ => path.is_empty().then_some(value),
     }
@@ -302,10 +287,7 @@ impl<'de> Visitor<'de> for Find<'_, '_, 'de> {
         let segment = &*self.path[0];
         while let Some(Borrowed(key)) = map.next_key()? {
             if key == segment || segment == "*" {
-                map.next_value_seed(Find {
-                    path: &self.path[1..],
-                    found: self.found,
-                })?;
+                map.next_value_seed(Find { path: &self.path[1..], found: self.found })?;
                 if segment != "*" {
                     return Err(A::Error::custom("found"));
                 }
@@ -321,10 +303,7 @@ impl<'de> Visitor<'de> for Find<'_, '_, 'de> {
         if segment == "*" {
             // each element is looked at on its own, so that the early stop of one does not end the others
             while let Some(item) = items.next_element::<&RawValue>()? {
-                let seed = Find {
-                    path: &self.path[1..],
-                    found: &mut *self.found,
-                };
+                let seed = Find { path: &self.path[1..], found: &mut *self.found };
                 let _ = seed.deserialize(&mut serde_json::Deserializer::from_str(item.get()));
                 if self.found.len() >= LIST_MAX {
                     break;
@@ -340,10 +319,7 @@ impl<'de> Visitor<'de> for Find<'_, '_, 'de> {
                 return Ok(());
             }
         }
-        items.next_element_seed(Find {
-            path: &self.path[1..],
-            found: self.found,
-        })?;
+        items.next_element_seed(Find { path: &self.path[1..], found: self.found })?;
         Err(A::Error::custom("found"))
     }
 
@@ -449,13 +425,7 @@ mod tests {
     fn counts_are_not_negative_fractional_or_boolean() {
         assert_eq!(count(Value::Str("\"37\"")), Some(37));
         assert_eq!(count(Value::Double(636.0)), Some(636));
-        for bad in [
-            Value::Int(-1),
-            Value::Double(1.5),
-            Value::Bool(true),
-            Value::Str("1e3"),
-            Value::Double(f64::NAN),
-        ] {
+        for bad in [Value::Int(-1), Value::Double(1.5), Value::Bool(true), Value::Str("1e3"), Value::Double(f64::NAN)] {
             assert_eq!(count(bad), None);
         }
     }
@@ -469,10 +439,7 @@ mod tests {
     #[test]
     fn iso_times_with_and_without_zone() {
         assert_eq!(iso_nanos("1970-01-02T00:00:00.5Z"), Some(86_400_500_000_000));
-        assert_eq!(
-            iso_nanos("\"2026-11-21T01:00:00+01:00\""),
-            iso_nanos("2026-11-21 00:00:00")
-        );
+        assert_eq!(iso_nanos("\"2026-11-21T01:00:00+01:00\""), iso_nanos("2026-11-21 00:00:00"));
         assert_eq!(iso_nanos("2024-02-29T00:00:00Z"), Some(1_709_164_800_000_000_000));
         assert_eq!(iso_nanos("yesterday"), None);
     }

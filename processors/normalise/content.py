@@ -17,7 +17,7 @@ Target = Literal[
     "input",
     "output",
 ]
-Shape = Literal["", "strict", "choices", "assemble", "object", "schema"]
+Shape = Literal["", "strict", "choices", "assemble", "object", "schema", "drop"]
 
 
 class ContentRow(BaseModel):

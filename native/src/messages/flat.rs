@@ -44,10 +44,7 @@ fn is_digits(text: &str) -> bool {
 }
 
 fn index_of(text: &str) -> Option<u32> {
-    is_digits(text)
-        .then(|| text.parse().ok())
-        .flatten()
-        .filter(|index| *index <= INDEX_MAX)
+    is_digits(text).then(|| text.parse().ok()).flatten().filter(|index| *index <= INDEX_MAX)
 }
 
 fn by_segments(a: &str, b: &str) -> Ordering {
@@ -79,9 +76,8 @@ fn write(members: &[(&str, Value<'_>)], out: &mut String) {
     }
     let list = members.iter().all(|(path, _)| index_of(segment(path)).is_some());
     out.push(if list { '[' } else { '{' });
-    for (position, group) in members
-        .chunk_by(|a, b| by_segments(segment(a.0), segment(b.0)) == Ordering::Equal)
-        .enumerate()
+    for (position, group) in
+        members.chunk_by(|a, b| by_segments(segment(a.0), segment(b.0)) == Ordering::Equal).enumerate()
     {
         if position > 0 {
             out.push(',');
@@ -97,10 +93,8 @@ fn write(members: &[(&str, Value<'_>)], out: &mut String) {
             leaf(*value, out);
             continue;
         }
-        let rest: Vec<(&str, Value<'_>)> = group
-            .iter()
-            .map(|(path, value)| (path.split_once('.').map_or("", |(_, rest)| rest), *value))
-            .collect();
+        let rest: Vec<(&str, Value<'_>)> =
+            group.iter().map(|(path, value)| (path.split_once('.').map_or("", |(_, rest)| rest), *value)).collect();
         write(&rest, out);
     }
     out.push(if list { ']' } else { '}' });
@@ -139,10 +133,7 @@ mod tests {
                 ("2.calls.0.name", "a"),
                 ("2.calls.10.name", "z"),
             ]),
-            [
-                r#"{"calls":[{"name":"a"},{"name":"b"},{"name":"z"}],"role":"user"}"#,
-                r#"{"content":"c"}"#,
-            ]
+            [r#"{"calls":[{"name":"a"},{"name":"b"},{"name":"z"}],"role":"user"}"#, r#"{"content":"c"}"#,]
         );
     }
 
@@ -165,9 +156,6 @@ mod tests {
 
     #[test]
     fn a_value_wins_over_keys_below_it() {
-        assert_eq!(
-            list(&[("0.a", "x"), ("0.a.b", "y"), ("1", "text")]),
-            [r#"{"a":"x"}"#, r#""text""#]
-        );
+        assert_eq!(list(&[("0.a", "x"), ("0.a.b", "y"), ("1", "text")]), [r#"{"a":"x"}"#, r#""text""#]);
     }
 }

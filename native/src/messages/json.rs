@@ -204,18 +204,12 @@ impl<'t> Node<'t> {
 impl<'t> Object<'t> {
     /// The value of `key`; of repeated keys the last one, as every JSON reader does.
     pub fn get(&self, key: &str) -> Option<Node<'t>> {
-        self.entries
-            .iter()
-            .rev()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| *value)
+        self.entries.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| *value)
     }
 
     /// The first of `keys` that is present and not null.
     pub fn any(&self, keys: &[&str]) -> Option<Node<'t>> {
-        keys.iter()
-            .filter_map(|key| self.get(key))
-            .find(|value| !value.is_null())
+        keys.iter().filter_map(|key| self.get(key)).find(|value| !value.is_null())
     }
 
     pub fn text(&self, keys: &[&str]) -> Option<Text<'t>> {
@@ -360,10 +354,7 @@ impl<'t> Parser<'t> {
                 }
             }
         }
-        Ok(Node::Obj(Object {
-            entries: entries.into_bump_slice(),
-            raw: clean.then(|| &self.text[start..self.at]),
-        }))
+        Ok(Node::Obj(Object { entries: entries.into_bump_slice(), raw: clean.then(|| &self.text[start..self.at]) }))
     }
 
     fn list(&mut self, depth: usize) -> Result<Node<'t>, Fault> {
@@ -391,10 +382,7 @@ impl<'t> Parser<'t> {
                 }
             }
         }
-        Ok(Node::Arr(List {
-            items: items.into_bump_slice(),
-            raw: clean.then(|| &self.text[start..self.at]),
-        }))
+        Ok(Node::Arr(List { items: items.into_bump_slice(), raw: clean.then(|| &self.text[start..self.at]) }))
     }
 
     fn string(&mut self) -> Result<Text<'t>, Fault> {
@@ -656,13 +644,7 @@ mod tests {
 
     #[test]
     fn valid_json_is_written_as_it_came() {
-        for text in [
-            "null",
-            "-1.5e+3",
-            r#""a\"bé\u00e9\ud83d\ude00""#,
-            r#"{"a": [1, {"b": []}],  "a": {}}"#,
-            "[]",
-        ] {
+        for text in ["null", "-1.5e+3", r#""a\"bé\u00e9\ud83d\ude00""#, r#"{"a": [1, {"b": []}],  "a": {}}"#, "[]"] {
             assert_eq!(rewritten(text).as_deref(), Ok(text));
         }
     }
@@ -689,11 +671,7 @@ mod tests {
     fn members_are_found_without_reading_them() {
         assert_eq!(
             members(r#" {"a":{"b":"}\""}, "c\n" : [2] ,"d":nul} "#).unwrap(),
-            vec![
-                ("a".into(), r#"{"b":"}\""}"#),
-                ("c\n".into(), "[2]"),
-                ("d".into(), "nul")
-            ]
+            vec![("a".into(), r#"{"b":"}\""}"#), ("c\n".into(), "[2]"), ("d".into(), "nul")]
         );
         assert_eq!(members("{}").unwrap(), vec![]);
         for text in ["{\"a\":1", "{\"a\":1,}", "{\"a\":1}x", "[]", "{\"a}", "{\"a\" 1}", ""] {

@@ -19,6 +19,7 @@ pub struct Draft {
     pub text: String,
     pub call: String,
     pub result: String,
+    /// The message ends with tool calls that nobody has answered in it.
     pub has_call: bool,
     pub only_results: bool,
     pub failed: Option<bool>,
@@ -176,6 +177,8 @@ impl Draft {
     }
 
     fn note_result(&mut self, response: Node<'_>) {
+        // Answered in the same message: nothing is asked of the caller any more.
+        self.has_call = false;
         note(&mut self.result, || text_of(response));
     }
 
@@ -387,15 +390,7 @@ impl Draft {
     }
 
     fn tool_result(&mut self, object: Object<'_>) {
-        let id = object.text(&[
-            "tool_use_id",
-            "tool_call_id",
-            "toolCallId",
-            "toolUseId",
-            "call_id",
-            "id",
-            "ref",
-        ]);
+        let id = object.text(&["tool_use_id", "tool_call_id", "toolCallId", "toolUseId", "call_id", "id", "ref"]);
         let response = ["response", "result", "output", "content", "error"]
             .iter()
             .find_map(|key| object.get(key))
@@ -438,14 +433,7 @@ impl Draft {
     /// Where the bytes of an attachment are, whatever the nesting: a link, a file id or base64.
     fn source(&mut self, object: Object<'_>, modality: Option<&str>, mime: Option<Text<'_>>, depth: usize) -> bool {
         let mime = object
-            .text(&[
-                "mime_type",
-                "mimeType",
-                "media_type",
-                "mediaType",
-                "contentType",
-                "image_mimetype",
-            ])
+            .text(&["mime_type", "mimeType", "media_type", "mediaType", "contentType", "image_mimetype"])
             .or(mime);
         let mime = mime.or_else(|| {
             // "format": "wav" or "png" beside the bytes
@@ -560,6 +548,11 @@ impl Draft {
                 return;
             }
         }
+        // Haystack's result without the block around it.
+        if let (Some(result), Some(Node::Obj(origin))) = (object.get("result"), object.get("origin")) {
+            self.note_status(object);
+            return self.response(origin.text(&["id"]), result);
+        }
         if object.text(&["name", "toolName", "tool_name"]).is_some()
             && (object.has("args") || object.has("arguments") || object.has("input"))
         {
@@ -583,10 +576,7 @@ fn modality_of<'m>(modality: Option<&'m str>, mime: Option<Text<'_>>) -> &'m str
         return modality;
     }
     let mime = mime.map_or(Cow::Borrowed(""), Text::plain);
-    ["image", "audio", "video"]
-        .into_iter()
-        .find(|modality| mime.starts_with(modality))
-        .unwrap_or("document")
+    ["image", "audio", "video"].into_iter().find(|modality| mime.starts_with(modality)).unwrap_or("document")
 }
 
 /// What the tool itself says about its outcome: failed, worked, or nothing.
@@ -802,8 +792,8 @@ pub fn is_block(object: &Object<'_>) -> bool {
     ]
     .iter()
     .any(|key| object.has(key))
+        || (object.has("result") && object.has("origin"))
+        || (object.has("tool_name") && object.has("arguments"))
         || (object.text(&["text"]).is_some()
-            && !["finish_reason", "generation_info", "index", "message"]
-                .iter()
-                .any(|key| object.has(key)))
+            && !["finish_reason", "generation_info", "index", "message"].iter().any(|key| object.has(key)))
 }

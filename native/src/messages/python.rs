@@ -1,16 +1,12 @@
-//! Python literals, as `repr` prints them, to JSON text. Only literals: nothing is ever evaluated.
+//! Python literals and dataclasses, as `repr` prints them, to JSON text. Nothing is ever evaluated: a constructor with
+//! its keyword arguments is read as an object, an enum member as its value, any other `<...>` as text.
 
 use super::json::DEPTH_MAX;
 use crate::wire::json_string;
 
 /// JSON for the Python literal `text`; `None` if it is anything but a literal.
 pub fn to_json(text: &str) -> Option<String> {
-    let mut reader = Reader {
-        bytes: text.as_bytes(),
-        text,
-        at: 0,
-        out: String::with_capacity(text.len() + 16),
-    };
+    let mut reader = Reader { bytes: text.as_bytes(), text, at: 0, out: String::with_capacity(text.len() + 16) };
     reader.value(0)?;
     reader.space();
     (reader.at == text.len()).then_some(reader.out)
@@ -49,7 +45,8 @@ impl Reader<'_> {
             b'(' => self.list(b')', depth),
             b'{' => self.dict(depth),
             b'-' | b'+' | b'0'..=b'9' | b'.' => self.number(),
-            _ => self.word(),
+            b'<' => self.angle(depth),
+            _ => self.word(depth),
         }
     }
 
@@ -173,10 +170,43 @@ impl Reader<'_> {
         Some(())
     }
 
-    fn word(&mut self) -> Option<()> {
+    /// `<ChatRole.USER: 'user'>` is its value; `<function f at 0x1>` is text.
+    fn angle(&mut self, depth: usize) -> Option<()> {
         let start = self.at;
-        while let Some(b'a'..=b'z' | b'A'..=b'Z') = self.peek() {
+        let (out, rest) = (self.out.len(), &self.text[start + 1..]);
+        let name = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')).count();
+        if name > 0 && rest[name..].starts_with(": ") {
+            self.at += 1 + name + 2;
+            if self.value(depth + 1).is_some() && self.peek() == Some(b'>') {
+                self.at += 1;
+                return Some(());
+            }
+            self.out.truncate(out);
+            self.at = start;
+        }
+        let mut open = 0_usize;
+        loop {
+            match self.peek()? {
+                b'<' => open += 1,
+                b'>' => open -= 1,
+                _ => {}
+            }
             self.at += 1;
+            if open == 0 {
+                break;
+            }
+        }
+        json_string(self.text.get(start..self.at)?, &mut self.out);
+        Some(())
+    }
+
+    fn word(&mut self, depth: usize) -> Option<()> {
+        let start = self.at;
+        while let Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.') = self.peek() {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'(') && self.at > start {
+            return self.constructor(depth);
         }
         self.out.push_str(match &self.text[start..self.at] {
             "None" => "null",
@@ -190,6 +220,44 @@ impl Reader<'_> {
             "false" => "false",
             _ => return None,
         });
+        Some(())
+    }
+
+    /// `TextContent(text='hi')`: keyword arguments only, private ones without their underscore.
+    fn constructor(&mut self, depth: usize) -> Option<()> {
+        self.at += 1;
+        self.out.push('{');
+        let mut first = true;
+        loop {
+            self.space();
+            if self.peek()? == b')' {
+                break;
+            }
+            if !first {
+                self.out.push(',');
+            }
+            first = false;
+            let start = self.at;
+            while let Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_') = self.peek() {
+                self.at += 1;
+            }
+            let key = self.text[start..self.at].trim_start_matches('_');
+            if key.is_empty() || self.peek()? != b'=' {
+                return None;
+            }
+            json_string(key, &mut self.out);
+            self.out.push(':');
+            self.at += 1;
+            self.value(depth + 1)?;
+            self.space();
+            match self.peek()? {
+                b',' => self.at += 1,
+                b')' => {}
+                _ => return None,
+            }
+        }
+        self.at += 1;
+        self.out.push('}');
         Some(())
     }
 }
@@ -214,13 +282,28 @@ mod tests {
     }
 
     #[test]
+    fn dataclasses_become_objects() {
+        assert_eq!(
+            to_json(
+                "[ChatMessage(_role=<ChatRole.USER: 'user'>, _content=[TextContent(text='hi')], _name=None, \
+                 tool=Tool(function=<function hs.<locals>.f at 0x7f>))]"
+            )
+            .as_deref(),
+            Some(
+                r#"[{"role":"user","content":[{"text":"hi"}],"name":null,"tool":{"function":"<function hs.<locals>.f at 0x7f>"}}]"#
+            )
+        );
+    }
+
+    #[test]
     fn anything_but_a_literal_is_refused() {
         for text in [
             "",
             "{'a'}",
-            "[Foo(x=1)]",
-            "<object at 0x1>",
+            "<object at 0x1",
             "__import__('os')",
+            "f(1)",
+            "f(x)",
             "['a' 'b']",
             "{'a': 1",
             "'a",

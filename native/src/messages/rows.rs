@@ -15,14 +15,7 @@ use crate::view::{Attr, ContentItem, Form, Value};
 use crate::wire::{json_string, key_value_list, to_json, to_text};
 
 /// Texts that say that nothing was captured.
-const PLACEHOLDERS: [&str; 6] = [
-    "<REDACTED>",
-    "<elided>",
-    "<not specified>",
-    "N/A",
-    "[REDACTED]",
-    "<redacted>",
-];
+const PLACEHOLDERS: [&str; 6] = ["<REDACTED>", "<elided>", "<not specified>", "N/A", "[REDACTED]", "<redacted>"];
 
 /// One `[[content]]` row of a dialect table, see `docs/messages.md`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -36,7 +29,7 @@ pub struct ContentRow {
     /// How to read it. '' by the target; `strict` takes messages only, never unknown text; `choices` only the choices
     /// of a list of events; `assemble` makes one message of several attributes, named `text:key`, `reasoning:key`,
     /// `tool_calls:key` or `finish:key`; `object` makes an object of the attributes that are present; `schema` takes
-    /// the parameter schema of the tool named in `name`.
+    /// the parameter schema of the tool named in `name`; `drop` keeps later rows from taking the source for content.
     #[serde(default, rename = "as")]
     pub shape: String,
     /// Kinds of span the row is for, empty for all; `!kind` for all but these.
@@ -83,6 +76,7 @@ enum Shape {
     Assemble,
     Object,
     Schema,
+    Drop,
 }
 
 #[derive(Clone, Debug)]
@@ -134,9 +128,7 @@ impl ContentPlan {
     pub fn new(rows: &[ContentRow]) -> Result<Self, String> {
         let mut plan = Self::default();
         for (index, row) in rows.iter().enumerate() {
-            let row = plan
-                .row(row)
-                .map_err(|error| format!("content row {index} (to {:?}): {error}", row.to))?;
+            let row = plan.row(row).map_err(|error| format!("content row {index} (to {:?}): {error}", row.to))?;
             plan.rows.push(row);
         }
         Ok(plan)
@@ -155,6 +147,7 @@ impl ContentPlan {
             "assemble" => Shape::Assemble,
             "object" => Shape::Object,
             "schema" => Shape::Schema,
+            "drop" => Shape::Drop,
             other => return Err(format!("unknown shape {other:?}")),
         };
         if row.from.is_empty() {
@@ -173,9 +166,7 @@ impl ContentPlan {
                 _ => ("", source.as_str()),
             };
             if shape == Shape::Assemble && !matches!(label, "text" | "reasoning" | "tool_calls" | "finish") {
-                return Err(format!(
-                    "{source:?} needs text:, reasoning:, tool_calls: or finish: before the key"
-                ));
+                return Err(format!("{source:?} needs text:, reasoning:, tool_calls: or finish: before the key"));
             }
             let label = match shape {
                 Shape::Object => place,
@@ -215,11 +206,7 @@ impl ContentPlan {
             })));
         }
         let (key, path) = text.split_once('#').unwrap_or((text, ""));
-        let path: Vec<String> = path
-            .split('.')
-            .filter(|member| !member.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let path: Vec<String> = path.split('.').filter(|member| !member.is_empty()).map(str::to_owned).collect();
         if key == "body" {
             self.body = true;
             return Ok(From::Body(path));
@@ -247,11 +234,7 @@ pub fn collect<'a>(
     memo: &mut Memo<'a>,
     arena: &'a Bump,
 ) -> Content<'a> {
-    let mut offer = Offer {
-        values: Vec::new(),
-        flats: Vec::new(),
-        source,
-    };
+    let mut offer = Offer { values: Vec::new(), flats: Vec::new(), source };
     for attr in source.attrs {
         if let Some(slot) = plan.slots.get(attr.key) {
             if offer.values.is_empty() {
@@ -268,10 +251,7 @@ pub fn collect<'a>(
             }
         }
     }
-    let events = source
-        .events
-        .iter()
-        .any(|event| plan.events.iter().any(|name| name == event.name))
+    let events = source.events.iter().any(|event| plan.events.iter().any(|name| name == event.name))
         || plan.events.iter().any(|name| name == source.event_name);
     let body = plan.body && source.body != Value::Empty;
     let mut collector = Collector {
@@ -425,6 +405,10 @@ impl<'a> Collector<'_, 'a> {
 
     /// Fill the target of `row` from one text.
     fn take(&mut self, row: &Row, text: &'a str) -> bool {
+        if row.shape == Shape::Drop {
+            self.fill(row.target);
+            return true;
+        }
         match row.target {
             Target::Input | Target::Output => {
                 let mut found = Found::default();
@@ -449,11 +433,7 @@ impl<'a> Collector<'_, 'a> {
             Target::Arguments => {
                 self.memo.scratch.reset();
                 let arguments = tools::arguments(text, &self.memo.scratch);
-                let value = if arguments == text {
-                    text
-                } else {
-                    self.arena.alloc_str(&arguments)
-                };
+                let value = if arguments == text { text } else { self.arena.alloc_str(&arguments) };
                 self.arguments = head(value, PREVIEW_CHARS);
                 if text.contains("...[TRUNCATED: original length ") {
                     self.content.truncated.push("");
@@ -465,11 +445,7 @@ impl<'a> Collector<'_, 'a> {
             Target::Result => {
                 self.memo.scratch.reset();
                 let outcome = tools::result(text, &self.memo.scratch);
-                let value = if outcome.value == text {
-                    text
-                } else {
-                    self.arena.alloc_str(&outcome.value)
-                };
+                let value = if outcome.value == text { text } else { self.arena.alloc_str(&outcome.value) };
                 self.result = self.arena.alloc_str(&outcome.preview);
                 if outcome.truncated {
                     self.content.truncated.push("");
@@ -487,7 +463,11 @@ impl<'a> Collector<'_, 'a> {
                 if text.is_empty() || text == "null" {
                     return false;
                 }
-                let preview = head(text, PREVIEW_CHARS);
+                self.memo.scratch.reset();
+                let preview = match tools::readable(text, &self.memo.scratch) {
+                    Some(text) => self.arena.alloc_str(&text),
+                    None => head(text, PREVIEW_CHARS),
+                };
                 match row.target {
                     Target::InputPreview => self.content.input_preview = preview,
                     _ => self.content.output_preview = preview,
@@ -544,7 +524,11 @@ impl<'a> Collector<'_, 'a> {
             let reasons = found.items.iter().map(|item| item.finish);
             hints.finish_reasons = reasons.filter(|reason| !reason.is_empty()).collect();
         }
-        hints.output_has_tool_calls |= found.items.iter().any(|item| item.has_call);
+        // Choices all count; of a conversation only its end does.
+        hints.output_has_tool_calls |= match found.items.iter().rposition(|item| item.role != "assistant") {
+            Some(at) => found.items[at + 1..].iter().any(|item| item.has_call),
+            None => found.items.iter().any(|item| item.has_call),
+        };
     }
 
     fn instructions(&mut self, text: &'a str) -> bool {
@@ -571,11 +555,7 @@ impl<'a> Collector<'_, 'a> {
         if values.is_empty() {
             return false;
         }
-        self.system = items
-            .iter()
-            .map(|item| item.text)
-            .find(|text| !text.is_empty())
-            .unwrap_or("");
+        self.system = items.iter().map(|item| item.text).find(|text| !text.is_empty()).unwrap_or("");
         for value in values {
             self.push(Target::System, value);
         }
@@ -649,9 +629,7 @@ impl<'a> Collector<'_, 'a> {
     /// The events of a row as messages: each becomes one JSON object of its attributes or its body.
     fn events(&mut self, row: &Row, offer: &Offer<'_, 'a>, found: &mut Found<'a>) {
         let wanted = |name: &str| {
-            row.from
-                .iter()
-                .any(|(from, _)| matches!(from, From::Event(event, key) if event == name && key.is_empty()))
+            row.from.iter().any(|(from, _)| matches!(from, From::Event(event, key) if event == name && key.is_empty()))
         };
         let side = side_of(row);
         let mut buffer = String::new();
@@ -660,12 +638,7 @@ impl<'a> Collector<'_, 'a> {
             self.memo.passing(&buffer, side, self.arena, found);
         }
         if wanted(offer.source.event_name) {
-            event_json(
-                offer.source.event_name,
-                offer.source.attrs,
-                offer.source.body,
-                &mut buffer,
-            );
+            event_json(offer.source.event_name, offer.source.attrs, offer.source.body, &mut buffer);
             self.memo.passing(&buffer, side, self.arena, found);
         }
     }
@@ -703,12 +676,7 @@ impl<'a> Collector<'_, 'a> {
             let From::Attr(slot, path) = from else {
                 continue;
             };
-            let Some(text) = offer
-                .values
-                .get(*slot)
-                .copied()
-                .flatten()
-                .and_then(|value| self.text_of(value, path))
+            let Some(text) = offer.values.get(*slot).copied().flatten().and_then(|value| self.text_of(value, path))
             else {
                 continue;
             };
@@ -814,31 +782,22 @@ impl<'a> Collector<'_, 'a> {
             .map(|item| item.text)
             .find(|text| !text.is_empty())
             .or_else(|| self.outputs.iter().map(|item| item.call).find(|call| !call.is_empty()))
-            .or_else(|| {
-                self.outputs
-                    .iter()
-                    .map(|item| item.result)
-                    .find(|result| !result.is_empty())
-            })
+            .or_else(|| self.outputs.iter().map(|item| item.result).find(|result| !result.is_empty()))
             .unwrap_or("");
         let tool = kind == "tool";
-        let (first, second) = if tool {
-            (self.arguments, asked)
-        } else {
-            (asked, self.arguments)
-        };
+        let (first, second) = if tool { (self.arguments, asked) } else { (asked, self.arguments) };
         let input = if first.is_empty() { second } else { first };
-        let (first, second) = if tool {
-            (self.result, answered)
-        } else {
-            (answered, self.result)
-        };
+        let (first, second) = if tool { (self.result, answered) } else { (answered, self.result) };
         let output = if first.is_empty() { second } else { first };
-        if !input.is_empty() {
+        if !input.is_empty() || !self.inputs.is_empty() {
             self.content.input_preview = input;
         }
-        if !output.is_empty() {
+        if !output.is_empty() || !self.outputs.is_empty() {
             self.content.output_preview = output;
+        }
+        if matches!(kind, "agent" | "workflow" | "chain" | "agent_step") {
+            // Calls that were made on the way, and answered in spans of their own.
+            self.content.hints.output_has_tool_calls = false;
         }
         self.content
     }
@@ -854,10 +813,7 @@ fn side_of(row: &Row) -> Side {
 }
 
 fn key_of(target: Target) -> &'static str {
-    TARGETS
-        .iter()
-        .find(|(_, known)| *known == target)
-        .map_or("", |(name, _)| *name)
+    TARGETS.iter().find(|(_, known)| *known == target).map_or("", |(name, _)| *name)
 }
 
 /// An event as one JSON object: its body if that is a key-value list, else its attributes.

@@ -157,10 +157,7 @@ impl<'a> Reader<'a, '_> {
             self.recognised = true;
             return self.emit(Text::Plain(role_of(&role)), None, None);
         }
-        let block = |node: &Node<'_>| {
-            node.obj()
-                .is_some_and(|object| !object.has("role") && is_block(&object))
-        };
+        let block = |node: &Node<'_>| node.obj().is_some_and(|object| !object.has("role") && is_block(&object));
         let output = self.side == Side::Output;
         let answer = |node: &Node<'_>| output && node.obj().is_some_and(|object| is_answer_item(&object));
         let mut at = 0;
@@ -170,11 +167,7 @@ impl<'a> Reader<'a, '_> {
             }
             if block(&items[at]) || answer(&items[at]) {
                 // Blocks without a message around them, and the items of one answer of the Responses API.
-                let end = at
-                    + items[at..]
-                        .iter()
-                        .take_while(|node| block(node) || answer(node))
-                        .count();
+                let end = at + items[at..].iter().take_while(|node| block(node) || answer(node)).count();
                 self.draft.clear();
                 for node in &items[at..end] {
                     match node.obj().filter(|object| object.has("role")) {
@@ -186,11 +179,7 @@ impl<'a> Reader<'a, '_> {
                     }
                 }
                 self.recognised = true;
-                let role = if self.draft.only_results && self.draft.count > 0 {
-                    "tool"
-                } else {
-                    self.side.role()
-                };
+                let role = if self.draft.only_results && self.draft.count > 0 { "tool" } else { self.side.role() };
                 self.emit(Text::Same(role), None, None);
                 at = end;
             } else {
@@ -414,7 +403,11 @@ impl<'a> Reader<'a, '_> {
         });
         let stated = object.text(&["role"]).map_or(Cow::Borrowed(""), Text::plain);
         let role = role.filter(|role| !role.is_empty()).unwrap_or(&stated);
-        let canonical = role_of(role);
+        let canonical = match role_of(role) {
+            // Gemini CLI logs the model's answers under this role.
+            "system" if self.side == Side::Output => "assistant",
+            role => role,
+        };
         if stated == canonical
             && let Some(parts) = object.get("parts").and_then(Node::arr)
             && Node::Obj(object).is_clean()
@@ -461,10 +454,10 @@ impl<'a> Reader<'a, '_> {
     fn content_of(&mut self, object: Object<'_>, content: Node<'_>, role: &str, bump: &Bump) {
         let id = object.text(&["tool_call_id", "toolCallId", "call_id", "id", "tool_use_id"]);
         let blocks = match content {
-            Node::Arr(list) => list.items.iter().any(|item| {
-                item.obj()
-                    .is_some_and(|object| is_result(&object) || object.has("message_content"))
-            }),
+            Node::Arr(list) => list
+                .items
+                .iter()
+                .any(|item| item.obj().is_some_and(|object| is_result(&object) || object.has("message_content"))),
             Node::Obj(inner) => is_result(&inner),
             Node::Str(text) => {
                 let head = text.head(64);
@@ -616,9 +609,8 @@ impl<'a> Reader<'a, '_> {
         if self.side == Side::Input || self.usage.is_some() {
             return;
         }
-        let nested = ["response_metadata", "meta", "llm_output"]
-            .iter()
-            .find_map(|key| object.get(key).and_then(Node::obj));
+        let nested =
+            ["response_metadata", "meta", "llm_output"].iter().find_map(|key| object.get(key).and_then(Node::obj));
         for place in [Some(*object), nested].into_iter().flatten() {
             let usage = place.any(&["usage", "usage_metadata", "usageMetadata", "token_usage"]);
             if let Some(usage @ Node::Obj(_)) = usage {
@@ -646,19 +638,14 @@ fn is_answer_item(object: &Object<'_>) -> bool {
     }
 }
 
-const RESULT_KEYS: [&str; 6] = [
-    "toolResult",
-    "tool_result",
-    "tool-result",
-    "functionResponse",
-    "tool_call_response",
-    "tool_call_result",
-];
+const RESULT_KEYS: [&str; 6] =
+    ["toolResult", "tool_result", "tool-result", "functionResponse", "tool_call_response", "tool_call_result"];
 
 fn is_result(object: &Object<'_>) -> bool {
     RESULT_KEYS.iter().any(|key| object.has(key))
         || object.has("function_response")
         || object.has("toolResponse")
+        || (object.has("result") && object.has("origin"))
         || object.text(&["type"]).is_some_and(|kind| {
             let kind = kind.plain();
             RESULT_KEYS.contains(&kind.as_ref()) || kind == "tool_call"
@@ -686,9 +673,7 @@ fn is_void(node: Node<'_>) -> bool {
 }
 
 fn finish_of<'t>(object: &Object<'t>) -> Option<Text<'t>> {
-    object
-        .text(&["finish_reason", "finishReason", "stop_reason", "stopReason"])
-        .filter(|reason| !reason.is_empty())
+    object.text(&["finish_reason", "finishReason", "stop_reason", "stopReason"]).filter(|reason| !reason.is_empty())
 }
 
 fn is_role(text: &str) -> bool {

@@ -38,21 +38,10 @@ fn got(plan: &ContentPlan, kind: &str, attrs: &[(&str, Value<'_>)], events: &[(&
         .map(|(name, attrs)| EventView {
             time_unix_nano: 0,
             name,
-            attrs: attrs
-                .iter()
-                .map(|(key, text)| Attr {
-                    key,
-                    value: Value::Str(text),
-                })
-                .collect(),
+            attrs: attrs.iter().map(|(key, text)| Attr { key, value: Value::Str(text) }).collect(),
         })
         .collect();
-    let source = Source {
-        attrs: &attrs,
-        events: &events,
-        event_name: "",
-        body: Value::Empty,
-    };
+    let source = Source { attrs: &attrs, events: &events, event_name: "", body: Value::Empty };
     let arena = Bump::new();
     let mut memo = Memo::default();
     let first = collect(plan, kind, &source, &mut memo, &arena);
@@ -65,11 +54,7 @@ fn got(plan: &ContentPlan, kind: &str, attrs: &[(&str, Value<'_>)], events: &[(&
         }
     }
     Got {
-        values: first
-            .items
-            .iter()
-            .map(|item| (item.key.to_owned(), item.value.to_string()))
-            .collect(),
+        values: first.items.iter().map(|item| (item.key.to_owned(), item.value.to_string())).collect(),
         input: first.input_preview.into(),
         output: first.output_preview.into(),
         finish: first.hints.finish_reasons.iter().map(|&r| r.into()).collect(),
@@ -170,14 +155,10 @@ fn every_shape_of_one_conversation_gives_the_same_messages() {
     ];
     for (name, source) in shapes {
         let got = read(IN, source);
-        let same: Vec<serde_json::Value> = values(&got)
-            .iter()
-            .map(|text| serde_json::from_str(text).unwrap())
-            .collect();
-        let wanted: Vec<serde_json::Value> = [ASKED, CALLED, ANSWERED]
-            .iter()
-            .map(|text| serde_json::from_str(text).unwrap())
-            .collect();
+        let same: Vec<serde_json::Value> =
+            values(&got).iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let wanted: Vec<serde_json::Value> =
+            [ASKED, CALLED, ANSWERED].iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         assert_eq!(same, wanted, "{name}");
         assert_eq!(got.input, "What is the weather in Paris?", "{name}");
         assert!(got.truncated.is_empty(), "{name}");
@@ -259,38 +240,20 @@ fn a_long_history_is_read_like_a_short_one_and_shares_its_elements_with_the_sour
     );
     let got = read(IN, &source);
     assert!(source.contains(values(&got)[0]));
-    assert_eq!(
-        values(&got)[1],
-        r#"{"role":"assistant","parts":[{"type":"text","content":"ok"}]}"#
-    );
+    assert_eq!(values(&got)[1], r#"{"role":"assistant","parts":[{"type":"text","content":"ok"}]}"#);
     let request = format!(r#"{{"system": "be brief", "messages": {source}, "tools": []}}"#);
     let got = read(IN, &request);
-    assert_eq!(
-        values(&got)[0],
-        r#"{"role":"system","parts":[{"type":"text","content":"be brief"}]}"#
-    );
+    assert_eq!(values(&got)[0], r#"{"role":"system","parts":[{"type":"text","content":"be brief"}]}"#);
     assert_eq!(got.values.len(), 3);
 }
 
 #[test]
 fn content_blocks_become_parts() {
     for (block, part) in [
-        (
-            r#"{"type":"input_text","text":"a"}"#,
-            r#"{"type":"text","content":"a"}"#,
-        ),
-        (
-            r#"{"type":"thinking","thinking":"hm","signature":"s"}"#,
-            r#"{"type":"reasoning","content":"hm"}"#,
-        ),
-        (
-            r#"{"text":"hm","thought":true}"#,
-            r#"{"type":"reasoning","content":"hm"}"#,
-        ),
-        (
-            r#"{"reasoningContent":{"reasoningText":{"text":"hm"}}}"#,
-            r#"{"type":"reasoning","content":"hm"}"#,
-        ),
+        (r#"{"type":"input_text","text":"a"}"#, r#"{"type":"text","content":"a"}"#),
+        (r#"{"type":"thinking","thinking":"hm","signature":"s"}"#, r#"{"type":"reasoning","content":"hm"}"#),
+        (r#"{"text":"hm","thought":true}"#, r#"{"type":"reasoning","content":"hm"}"#),
+        (r#"{"reasoningContent":{"reasoningText":{"text":"hm"}}}"#, r#"{"type":"reasoning","content":"hm"}"#),
         (
             r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBO"}}"#,
             r#"{"type":"blob","modality":"image","mime_type":"image/png","content":"iVBO"}"#,
@@ -327,14 +290,8 @@ fn content_blocks_become_parts() {
             r#"{"type":"server_tool_use","id":"s1","name":"web_search","input":{"q":"x"}}"#,
             r#"{"type":"server_tool_call","id":"s1","name":"web_search","server_tool_call":{"type":"server_tool_use","id":"s1","name":"web_search","input":{"q":"x"}}}"#,
         ),
-        (
-            r#"{"type":"redacted_thinking","data":"x"}"#,
-            r#"{"type":"redacted_thinking","data":"x"}"#,
-        ),
-        (
-            r#"{"nobody":"knows"}"#,
-            r#"{"type":"generic","content":{"nobody":"knows"}}"#,
-        ),
+        (r#"{"type":"redacted_thinking","data":"x"}"#, r#"{"type":"redacted_thinking","data":"x"}"#),
+        (r#"{"nobody":"knows"}"#, r#"{"type":"generic","content":{"nobody":"knows"}}"#),
     ] {
         let source = format!(r#"[{{"role":"user","content":[{block}]}}]"#);
         let wanted = format!(r#"{{"role":"user","parts":[{part}]}}"#);
@@ -369,32 +326,14 @@ fn a_call_reported_twice_in_one_message_counts_once() {
     let attrs = [
         ("llm.output_messages.0.message.role", "assistant"),
         ("llm.output_messages.0.message.contents.0.message_content.type", "text"),
-        (
-            "llm.output_messages.0.message.contents.0.message_content.text",
-            "Let me check.",
-        ),
+        ("llm.output_messages.0.message.contents.0.message_content.text", "Let me check."),
         ("llm.output_messages.0.message.tool_calls.0.tool_call.id", "c1"),
-        (
-            "llm.output_messages.0.message.tool_calls.0.tool_call.function.name",
-            "get_weather",
-        ),
-        (
-            "llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments",
-            r#"{"city": "Paris"}"#,
-        ),
-        (
-            "llm.output_messages.0.message.contents.1.message_content.type",
-            "tool_use",
-        ),
+        ("llm.output_messages.0.message.tool_calls.0.tool_call.function.name", "get_weather"),
+        ("llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments", r#"{"city": "Paris"}"#),
+        ("llm.output_messages.0.message.contents.1.message_content.type", "tool_use"),
         ("llm.output_messages.0.message.contents.1.tool_call.id", "c1"),
-        (
-            "llm.output_messages.0.message.contents.1.tool_call.function.name",
-            "get_weather",
-        ),
-        (
-            "llm.output_messages.0.message.contents.1.tool_call.function.arguments",
-            r#"{"city": "Paris"}"#,
-        ),
+        ("llm.output_messages.0.message.contents.1.tool_call.function.name", "get_weather"),
+        ("llm.output_messages.0.message.contents.1.tool_call.function.arguments", r#"{"city": "Paris"}"#),
     ]
     .map(|(key, text)| (key, Value::Str(text)));
     let got = got(&plan, "llm", &attrs, &[]);
@@ -410,15 +349,7 @@ fn a_call_reported_twice_in_one_message_counts_once() {
 fn span_events_of_the_older_conventions_become_messages() {
     let plan = rows(&[
         ("gen_ai.system_instructions", &["event:gen_ai.system.message"], ""),
-        (
-            IN,
-            &[
-                "event:gen_ai.user.message",
-                "event:gen_ai.assistant.message",
-                "event:gen_ai.tool.message",
-            ],
-            "",
-        ),
+        (IN, &["event:gen_ai.user.message", "event:gen_ai.assistant.message", "event:gen_ai.tool.message"], ""),
         (OUT, &["event:gen_ai.choice"], ""),
     ]);
     let strands = got(
@@ -427,10 +358,7 @@ fn span_events_of_the_older_conventions_become_messages() {
         &[],
         &[
             ("gen_ai.system.message", &[("content", r#"[{"text": "Be brief."}]"#)]),
-            (
-                "gen_ai.user.message",
-                &[("content", r#"[{"text": "What is the weather in Paris?"}]"#)],
-            ),
+            ("gen_ai.user.message", &[("content", r#"[{"text": "What is the weather in Paris?"}]"#)]),
             (
                 "gen_ai.assistant.message",
                 &[(
@@ -440,15 +368,9 @@ fn span_events_of_the_older_conventions_become_messages() {
             ),
             (
                 "gen_ai.tool.message",
-                &[(
-                    "content",
-                    r#"[{"toolResult": {"toolUseId": "c1", "status": "success", "content": "18C"}}]"#,
-                )],
+                &[("content", r#"[{"toolResult": {"toolUseId": "c1", "status": "success", "content": "18C"}}]"#)],
             ),
-            (
-                "gen_ai.choice",
-                &[("message", r#"[{"text": "Sunny."}]"#), ("finish_reason", "end_turn")],
-            ),
+            ("gen_ai.choice", &[("message", r#"[{"text": "Sunny."}]"#), ("finish_reason", "end_turn")]),
         ],
     );
     let dotnet = got(
@@ -456,16 +378,10 @@ fn span_events_of_the_older_conventions_become_messages() {
         "llm",
         &[],
         &[
-            (
-                "gen_ai.system.message",
-                &[("gen_ai.event.content", r#"{"role":"system","content":"Be brief."}"#)],
-            ),
+            ("gen_ai.system.message", &[("gen_ai.event.content", r#"{"role":"system","content":"Be brief."}"#)]),
             (
                 "gen_ai.user.message",
-                &[(
-                    "gen_ai.event.content",
-                    r#"{"role":"user","content":"What is the weather in Paris?"}"#,
-                )],
+                &[("gen_ai.event.content", r#"{"role":"user","content":"What is the weather in Paris?"}"#)],
             ),
             (
                 "gen_ai.assistant.message",
@@ -474,16 +390,10 @@ fn span_events_of_the_older_conventions_become_messages() {
                     r#"{"tool_calls":[{"id":"c1","function":{"name":"get_weather","arguments":"{\"city\":\"Paris\"}"}}]}"#,
                 )],
             ),
-            (
-                "gen_ai.tool.message",
-                &[("gen_ai.event.content", r#"{"content":"18C","id":"c1"}"#)],
-            ),
+            ("gen_ai.tool.message", &[("gen_ai.event.content", r#"{"content":"18C","id":"c1"}"#)]),
             (
                 "gen_ai.choice",
-                &[(
-                    "gen_ai.event.content",
-                    r#"{"index":0,"message":{"content":"Sunny."},"finish_reason":"end_turn"}"#,
-                )],
+                &[("gen_ai.event.content", r#"{"index":0,"message":{"content":"Sunny."},"finish_reason":"end_turn"}"#)],
             ),
         ],
     );
@@ -493,10 +403,7 @@ fn span_events_of_the_older_conventions_become_messages() {
         &[],
         &[
             ("gen_ai.system.message", &[("content", "Be brief.")]),
-            (
-                "gen_ai.user.message",
-                &[("content", "What is the weather in Paris?"), ("role", "user")],
-            ),
+            ("gen_ai.user.message", &[("content", "What is the weather in Paris?"), ("role", "user")]),
             (
                 "gen_ai.assistant.message",
                 &[(
@@ -505,10 +412,7 @@ fn span_events_of_the_older_conventions_become_messages() {
                 )],
             ),
             ("gen_ai.tool.message", &[("content", "18C"), ("id", "c1")]),
-            (
-                "gen_ai.choice",
-                &[("message", r#"{"content":"Sunny."}"#), ("finish_reason", "end_turn")],
-            ),
+            ("gen_ai.choice", &[("message", r#"{"content":"Sunny."}"#), ("finish_reason", "end_turn")]),
         ],
     );
     for got in [strands, dotnet, plain] {
@@ -523,20 +427,13 @@ fn span_events_of_the_older_conventions_become_messages() {
             ]
         );
         assert_eq!(got.finish, ["end_turn"]);
-        assert_eq!(
-            (got.input.as_str(), got.output.as_str()),
-            ("What is the weather in Paris?", "Sunny.")
-        );
+        assert_eq!((got.input.as_str(), got.output.as_str()), ("What is the weather in Paris?", "Sunny."));
     }
 }
 
 #[test]
 fn attributes_of_one_answer_are_assembled() {
-    let plan = rows(&[(
-        OUT,
-        &["reasoning:r", "text:t", "text:object", "tool_calls:c", "finish:f"],
-        "assemble",
-    )]);
+    let plan = rows(&[(OUT, &["reasoning:r", "text:t", "text:object", "tool_calls:c", "finish:f"], "assemble")]);
     let got = got(
         &plan,
         "llm",
@@ -564,22 +461,14 @@ fn attributes_of_one_answer_are_assembled() {
 
 #[test]
 fn the_first_row_that_yields_content_wins() {
-    let plan = rows(&[
-        (IN, &["a"], ""),
-        (IN, &["b"], ""),
-        (OUT, &["c"], ""),
-        (OUT, &["d.*"], ""),
-    ]);
+    let plan = rows(&[(IN, &["a"], ""), (IN, &["b"], ""), (OUT, &["c"], ""), (OUT, &["d.*"], "")]);
     let got = got(
         &plan,
         "llm",
         &[
             ("b", Value::Str(r#"[{"role":"user","content":"poor"}]"#)),
             ("a", Value::Str(r#"[{"role":"user","content":"rich"}]"#)),
-            (
-                "c",
-                Value::Str(r#"[{"role":"assistant","parts":[],"finish_reason":"tool_calls"}]"#),
-            ),
+            ("c", Value::Str(r#"[{"role":"assistant","parts":[],"finish_reason":"tool_calls"}]"#)),
             ("d.0.function_call.name", Value::Str("f")),
             ("d.0.function_call.arguments", Value::Str("{}")),
         ],
@@ -597,28 +486,15 @@ fn the_first_row_that_yields_content_wins() {
 
 #[test]
 fn text_that_is_no_message_stays_text() {
-    for text in [
-        "Hello",
-        "[system prompt]",
-        "{not json}",
-        r#"{"q":"x"}"#,
-        "<tag>",
-        "developer: a\nuser: b",
-    ] {
+    for text in ["Hello", "[system prompt]", "{not json}", r#"{"q":"x"}"#, "<tag>", "developer: a\nuser: b"] {
         let got = read(IN, text);
         let wanted = serde_json::json!({"role": "user", "parts": [{"type": "text", "content": text}]});
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(values(&got)[0]).unwrap(),
-            wanted
-        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(values(&got)[0]).unwrap(), wanted);
         assert!(got.truncated.is_empty(), "{text}");
     }
     let strict = rows(&[(IN, &["k"], "strict")]);
     for text in ["Hello", r#"{"q":"x"}"#, r#"{"args":["x"]}"#] {
-        assert!(
-            got(&strict, "llm", &[("k", Value::Str(text))], &[]).values.is_empty(),
-            "{text}"
-        );
+        assert!(got(&strict, "llm", &[("k", Value::Str(text))], &[]).values.is_empty(), "{text}");
     }
 }
 
@@ -637,16 +513,9 @@ fn text_that_was_cut_is_kept_and_reported() {
 
 #[test]
 fn nothing_captured_gives_nothing() {
-    for text in [
-        "",
-        "null",
-        "[]",
-        "{}",
-        "<REDACTED>",
-        "<elided>",
-        r#"{"output":null}"#,
-        r#"[{"role":"user","content":null}]"#,
-    ] {
+    for text in
+        ["", "null", "[]", "{}", "<REDACTED>", "<elided>", r#"{"output":null}"#, r#"[{"role":"user","content":null}]"#]
+    {
         assert!(read(IN, text).values.is_empty(), "{text}");
     }
 }
@@ -693,18 +562,9 @@ fn tool_arguments_have_three_states() {
         (r#"{"city": "Paris"}"#, r#"{"city": "Paris"}"#),
         (r#""{\"city\":\"Paris\"}""#, r#"{"city":"Paris"}"#),
         (r#"{"args": [], "kwargs": {"city": "Paris"}}"#, r#"{"city": "Paris"}"#),
-        (
-            r#"{"args": ["Paris"], "kwargs": {}}"#,
-            r#"{"args": ["Paris"], "kwargs": {}}"#,
-        ),
-        (
-            r#"{"input_str": "{'city': 'Paris'}", "tags": []}"#,
-            r#"{"city":"Paris"}"#,
-        ),
-        (
-            r#"{"input_str": "x", "inputs": {"city": "Paris"}}"#,
-            r#"{"city": "Paris"}"#,
-        ),
+        (r#"{"args": ["Paris"], "kwargs": {}}"#, r#"{"args": ["Paris"], "kwargs": {}}"#),
+        (r#"{"input_str": "{'city': 'Paris'}", "tags": []}"#, r#"{"city":"Paris"}"#),
+        (r#"{"input_str": "x", "inputs": {"city": "Paris"}}"#, r#"{"city": "Paris"}"#),
         ("{'city': 'Paris'}", r#"{"city":"Paris"}"#),
         ("Paris", "Paris"),
         ("{}", "{}"),
@@ -753,11 +613,7 @@ fn tool_results_are_unwrapped_and_say_whether_the_tool_failed() {
             "error",
         ),
         (r#"{"error":"backend down"}"#, r#"{"error":"backend down"}"#, "error"),
-        (
-            r#"[{"toolResult":{"toolUseId":"c","status":"error","content":[{"text":"x"}]}}]"#,
-            "x",
-            "error",
-        ),
+        (r#"[{"toolResult":{"toolUseId":"c","status":"error","content":[{"text":"x"}]}}]"#, "x", "error"),
     ] {
         let got = read("gen_ai.tool.call.result", source);
         assert_eq!(values(&got), [value], "{source}");
@@ -777,10 +633,7 @@ fn retrieved_documents_have_id_score_and_content() {
     ];
     assert_eq!(
         values(&got(&plan, "retrieval", &attrs, &[])),
-        [
-            r#"{"id":"1","score":0.5,"content":"a","metadata":{"k":1}}"#,
-            r#"{"content":"b"}"#
-        ]
+        [r#"{"id":"1","score":0.5,"content":"a","metadata":{"k":1}}"#, r#"{"content":"b"}"#]
     );
     assert_eq!(
         values(&read(
@@ -794,10 +647,7 @@ fn retrieved_documents_have_id_score_and_content() {
 #[test]
 fn previews_are_two_hundred_characters_of_what_matters() {
     let long = "é".repeat(500);
-    let got_long = read(
-        IN,
-        &format!(r#"[{{"role":"user","content":"old"}},{{"role":"user","content":"  {long}"}}]"#),
-    );
+    let got_long = read(IN, &format!(r#"[{{"role":"user","content":"old"}},{{"role":"user","content":"  {long}"}}]"#));
     assert_eq!(got_long.input.chars().count(), 200);
     assert!(got_long.input.starts_with("  é"));
     let result = read(IN, r#"[{"role":"tool","tool_call_id":"c","content":"18C"}]"#);
@@ -810,19 +660,9 @@ fn previews_are_two_hundred_characters_of_what_matters() {
         ("input", &["i"], ""),
         ("output", &["o"], ""),
     ]);
-    let tool = got(
-        &plan,
-        "tool",
-        &[("a", Value::Str(r#"{"x":1}"#)), ("r", Value::Str("done"))],
-        &[],
-    );
+    let tool = got(&plan, "tool", &[("a", Value::Str(r#"{"x":1}"#)), ("r", Value::Str("done"))], &[]);
     assert_eq!((tool.input.as_str(), tool.output.as_str()), (r#"{"x":1}"#, "done"));
-    let chain = got(
-        &plan,
-        "chain",
-        &[("i", Value::Str("in")), ("o", Value::Str("out"))],
-        &[],
-    );
+    let chain = got(&plan, "chain", &[("i", Value::Str("in")), ("o", Value::Str("out"))], &[]);
     assert_eq!((chain.input.as_str(), chain.output.as_str()), ("in", "out"));
     assert!(chain.values.is_empty());
 }

@@ -83,15 +83,9 @@ fn define(node: Node<'_>, name: Option<&str>, out: &mut Vec<String>, bump: &Bump
 }
 
 fn define_object(object: Object<'_>, key: Option<&str>, out: &mut Vec<String>, bump: &Bump, depth: usize) {
-    for group in [
-        "tools",
-        "function_tools",
-        "functionDeclarations",
-        "function_declarations",
-        "toolSpec",
-        "tool",
-        "json_schema",
-    ] {
+    for group in
+        ["tools", "function_tools", "functionDeclarations", "function_declarations", "toolSpec", "tool", "json_schema"]
+    {
         if let Some(inner) = object.any(&[group])
             && !object.has("name")
         {
@@ -124,24 +118,17 @@ fn define_object(object: Object<'_>, key: Option<&str>, out: &mut Vec<String>, b
         }
         return;
     };
-    let schema = [
-        "parameters",
-        "input_schema",
-        "inputSchema",
-        "parametersJsonSchema",
-        "parameters_json_schema",
-        "schema",
-    ]
-    .iter()
-    .find_map(|key| spec.any(&[key]))
-    .map(|schema| match schema {
-        // Bedrock and AI SDK wrap the schema once more.
-        Node::Obj(inner) if inner.entries.len() <= 2 => inner
-            .any(&["json", "jsonSchema"])
-            .filter(|node| node.obj().is_some())
-            .unwrap_or(schema),
-        _ => schema,
-    });
+    let schema =
+        ["parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema", "schema"]
+            .iter()
+            .find_map(|key| spec.any(&[key]))
+            .map(|schema| match schema {
+                // Bedrock and AI SDK wrap the schema once more.
+                Node::Obj(inner) if inner.entries.len() <= 2 => {
+                    inner.any(&["json", "jsonSchema"]).filter(|node| node.obj().is_some()).unwrap_or(schema)
+                }
+                _ => schema,
+            });
     // Vendor tools keep their type, functions have one name for it.
     let kind = match kind.as_deref() {
         None | Some("function" | "" | "custom" | "object" | "dynamic") => "function",
@@ -296,11 +283,7 @@ fn unwrap<'t>(node: Node<'t>, failed: &mut Option<bool>, depth: usize) -> Node<'
         return unwrap(content, failed, depth + 1);
     }
     if let Some(output @ Node::Obj(inner)) = object.get("output")
-        && (inner.has("lc")
-            || object
-                .entries
-                .iter()
-                .all(|(key, _)| matches!(*key, "output" | "kwargs")))
+        && (inner.has("lc") || object.entries.iter().all(|(key, _)| matches!(*key, "output" | "kwargs")))
     {
         return unwrap(output, failed, depth + 1);
     }
@@ -355,19 +338,9 @@ fn document(node: Node<'_>, out: &mut Vec<String>, bump: &Bump, depth: usize) {
         Node::Obj(object) => object,
         _ => return,
     };
-    for wrapper in [
-        "documents",
-        "document",
-        "output",
-        "results",
-        "kwargs",
-        "source_nodes",
-        "node",
-    ] {
+    for wrapper in ["documents", "document", "output", "results", "kwargs", "source_nodes", "node"] {
         if let Some(inner @ (Node::Arr(_) | Node::Obj(_))) = object.get(wrapper)
-            && !["page_content", "content", "text", "score"]
-                .iter()
-                .any(|key| object.has(key))
+            && !["page_content", "content", "text", "score"].iter().any(|key| object.has(key))
         {
             return document(inner, out, bump, depth + 1);
         }
@@ -401,8 +374,45 @@ fn document(node: Node<'_>, out: &mut Vec<String>, bump: &Bump, depth: usize) {
     }
 }
 
+/// Plain text of input or output that is one JSON string, or a list of them.
+pub fn readable(text: &str, bump: &Bump) -> Option<String> {
+    // Only as much as can be shown: embeddings come with thousands of texts.
+    if text.len() > 64 << 10 {
+        return None;
+    }
+    let node = match text.trim_start().as_bytes() {
+        [b'"', ..] | [b'[', b'"', ..] => parse(text.trim(), bump).ok()?,
+        _ => return None,
+    };
+    let texts: Vec<Text<'_>> = match node {
+        Node::Str(text) => vec![text],
+        Node::Arr(list) => list.items.iter().map(|item| item.text()).collect::<Option<_>>()?,
+        _ => return None,
+    };
+    let mut out = String::new();
+    for text in texts {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        let plain = text.head(PREVIEW_CHARS);
+        // AI SDK writes every value as JSON once more.
+        match parse(bump.alloc_str(&plain), bump) {
+            Ok(Node::Str(inner)) => out.push_str(&inner.plain()),
+            _ => out.push_str(&plain),
+        }
+        if out.len() > PREVIEW_CHARS * 4 {
+            break;
+        }
+    }
+    Some(super::json::head(&out, PREVIEW_CHARS).to_owned())
+}
+
 /// The text of the member at `path` of the JSON object `text`; strings without their quotes.
 pub fn at_path<'t>(text: &'t str, path: &[String]) -> Option<std::borrow::Cow<'t, str>> {
+    if text.starts_with("{'") {
+        let json = python::to_json(text)?;
+        return Some(at_path(&json, path)?.into_owned().into());
+    }
     let mut text = text;
     for key in path {
         let entries = members(text)?;
