@@ -58,7 +58,7 @@ struct Decoding<'a> {
     tenants: HashMap<&'a str, u32, FxBuildHasher>,
     spans: SpanRows,
     logs: LogRows,
-    big: Big,
+    big: Big<'a>,
     rejects: Vec<Rejected>,
     rejected: usize,
     ignored_logs: usize,
@@ -111,7 +111,9 @@ impl<'a> Decoding<'a> {
         let (time_flag, day) = sender.received.flag(span.start_unix_nano);
         let slot = self.big.contents.slot(sender.tenant_index, span.trace_id);
         let trace = Trace { slot, time_flag, tenant: sender.tenant, id: id.as_str(), day, received: sender.received };
+        std::mem::swap(&mut self.big.splits, &mut self.session.memo.splits);
         self.spans.push(item, &span, &canonical, &trace, &mut self.big);
+        std::mem::swap(&mut self.big.splits, &mut self.session.memo.splits);
         Ok(())
     }
 

@@ -15,12 +15,12 @@ mod tools;
 use bumpalo::Bump;
 use hashbrown::HashMap;
 
-use crate::content::{hash, split_json_array};
+use crate::content::{Splits, hash};
 use crate::view::{Attr, ContentItem, EventView, Value};
 
 pub use rows::{ContentPlan, ContentRow};
 
-use json::{Node, members, parse};
+use json::{Members, Node, parse};
 use parts::Draft;
 use shapes::{Item, Reader, Reading, Side};
 
@@ -35,9 +35,12 @@ const WHOLE_BYTES_MAX: usize = 1024;
 #[derive(Default)]
 pub struct Memo<'a> {
     seen: HashMap<(u128, Side), Reading<'a>, foldhash::fast::FixedState>,
+    /// Arrays that were split, for whoever stores the original attributes.
+    pub splits: Splits<'a>,
     scratch: Bump,
     draft: Draft,
     buffer: String,
+    digest: Vec<u8>,
 }
 
 /// What a span or log record offers.
@@ -113,11 +116,11 @@ impl<'a> Memo<'a> {
         if text.len() > WHOLE_BYTES_MAX {
             match text.as_bytes()[0] {
                 b'[' => {
-                    if let Some((_, elements)) = split_json_array(text)
+                    if let Some(elements) = self.elements(text)
                         && self.holds_messages(elements[0], side)
                     {
-                        for element in elements {
-                            self.whole(element, side, arena, found);
+                        for (element, hash) in elements {
+                            self.hashed(element, hash, side, arena, found);
                         }
                         return;
                     }
@@ -133,18 +136,40 @@ impl<'a> Memo<'a> {
         self.whole(text, side, arena, found);
     }
 
+    /// Elements of an array that is all of `text`, with their hashes.
+    fn elements(&mut self, text: &'a str) -> Option<Vec<(&'a str, u128)>> {
+        if let Some(split) = self.splits.known(text) {
+            return Some(split.elements.clone());
+        }
+        let split = self.splits.array(text)?;
+        (split.text.len() == text.len()).then(|| split.elements.clone())
+    }
+
     /// Read a text, or remember what was read from it before.
     fn whole(&mut self, text: &'a str, side: Side, arena: &'a Bump, found: &mut Found<'a>) {
-        let key = (text.len() >= MEMO_BYTES_MIN).then(|| (hash(text), side));
-        if let Some(reading) = key.and_then(|key| self.seen.get(&key)) {
+        if text.len() < MEMO_BYTES_MIN {
+            return found.add(&self.fresh(text, None, side, arena));
+        }
+        self.hashed(text, hash(text), side, arena, found);
+    }
+
+    fn hashed(&mut self, text: &'a str, hash: u128, side: Side, arena: &'a Bump, found: &mut Found<'a>) {
+        if let Some(reading) = self.seen.get(&(hash, side)) {
             return found.add(reading);
         }
+        let reading = self.fresh(text, Some(hash), side, arena);
+        found.add(&reading);
+        self.seen.insert((hash, side), reading);
+    }
+
+    fn fresh(&mut self, text: &'a str, hash: Option<u128>, side: Side, arena: &'a Bump) -> Reading<'a> {
         self.scratch.reset();
         let mut reader = Reader {
             arena,
             side,
             draft: &mut self.draft,
             keep: text,
+            hash,
             out: Vec::new(),
             usage: None,
             model: "",
@@ -152,16 +177,12 @@ impl<'a> Memo<'a> {
             recognised: false,
         };
         reader.text(text, &self.scratch, 0);
-        let reading = Reading {
+        Reading {
             items: arena.alloc_slice_copy(&reader.out),
             usage: reader.usage,
             model: reader.model,
             truncated: reader.truncated,
             recognised: reader.recognised,
-        };
-        found.add(&reading);
-        if let Some(key) = key {
-            self.seen.insert(key, reading);
         }
     }
 
@@ -175,9 +196,24 @@ impl<'a> Memo<'a> {
         self.whole(arena.alloc_str(text), side, arena, found);
     }
 
+    /// A message spread over attributes; `leaves` are all of one message.
+    fn spread(&mut self, leaves: &flat::Leaves<'a>, side: Side, arena: &'a Bump, found: &mut Found<'a>) {
+        let key = (leaves.hash(&mut self.digest), side);
+        if let Some(reading) = self.seen.get(&key) {
+            return found.add(reading);
+        }
+        let mut text = std::mem::take(&mut self.buffer);
+        text.clear();
+        leaves.write(&mut text);
+        let reading = self.fresh(arena.alloc_str(&text), None, side, arena);
+        self.buffer = text;
+        found.add(&reading);
+        self.seen.insert(key, reading);
+    }
+
     /// Whether the elements of an array that begins with `first` can be read one by one.
-    fn holds_messages(&mut self, first: &str, side: Side) -> bool {
-        if first.len() >= MEMO_BYTES_MIN && self.seen.contains_key(&(hash(first), side)) {
+    fn holds_messages(&mut self, (first, hash): (&str, u128), side: Side) -> bool {
+        if self.seen.contains_key(&(hash, side)) {
             return true;
         }
         self.scratch.reset();
@@ -191,26 +227,35 @@ impl<'a> Memo<'a> {
 
     /// The list of messages inside a long request, after the instructions beside it.
     fn history(&mut self, text: &'a str, arena: &'a Bump, found: &mut Found<'a>) -> Option<&'a str> {
-        let members = members(text)?;
-        let value = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
-        if ["role", "parts", "event.name", "lc", "type"].iter().any(|key| value(key).is_some()) {
-            return None;
-        }
-        let history =
-            ["messages", "contents", "input"].iter().find_map(|key| value(key).filter(|text| text.starts_with('[')))?;
-        for key in shapes::INSTRUCTION_KEYS {
-            if let Some(system) = value(key).filter(|system| *system != "null") {
-                let mut message = std::mem::take(&mut self.buffer);
-                message.clear();
-                message.push_str("{\"role\":\"system\",\"content\":");
-                message.push_str(system);
-                message.push('}');
-                self.passing(&message, Side::Input, arena, found);
-                self.buffer = message;
-                break;
+        let mut members = Members::open(text)?;
+        let mut history = None;
+        let mut instructions = None;
+        while let Some(key) = members.key()? {
+            if ["role", "parts", "event.name", "lc", "type"].contains(&key.as_ref()) {
+                return None;
+            }
+            if ["messages", "contents", "input"].contains(&key.as_ref())
+                && let Some(split) = self.splits.array(members.rest())
+            {
+                history.get_or_insert(split.text);
+                members.pass(split.text.len())?;
+                continue;
+            }
+            let value = members.value()?;
+            if shapes::INSTRUCTION_KEYS.contains(&key.as_ref()) && value != "null" {
+                instructions.get_or_insert(value);
             }
         }
-        Some(history)
+        if let (Some(system), Some(_)) = (instructions, history) {
+            let mut message = std::mem::take(&mut self.buffer);
+            message.clear();
+            message.push_str("{\"role\":\"system\",\"content\":");
+            message.push_str(system);
+            message.push('}');
+            self.passing(&message, Side::Input, arena, found);
+            self.buffer = message;
+        }
+        history
     }
 }
 

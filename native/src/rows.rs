@@ -17,7 +17,7 @@ use rustc_hash::FxBuildHasher;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::columns::{Dictionary, Events, Links, Map, References, Texts};
-use crate::content::{self, INLINE_BYTES_MAX, preview, split_json_array};
+use crate::content::{self, INLINE_BYTES_MAX, Splits, preview, split_json_array};
 use crate::otlp::Group;
 use crate::view::{Attr, Canonical, Form, LogView, SpanView, Value};
 use crate::wire;
@@ -160,7 +160,9 @@ impl Contents {
 }
 
 /// References of the row being written, and what they refer to.
-pub struct Big {
+pub struct Big<'a> {
+    /// Arrays that the normaliser has split already; lent by it while the row is written.
+    pub splits: Splits<'a>,
     pub references: References,
     pub contents: Contents,
     key: String,
@@ -174,9 +176,14 @@ fn form_name(form: Form) -> &'static str {
     }
 }
 
-impl Big {
+impl<'a> Big<'a> {
     pub fn new(rows: usize) -> Self {
-        Self { references: References::new(rows), contents: Contents::new(), key: String::new() }
+        Self {
+            splits: Splits::default(),
+            references: References::new(rows),
+            contents: Contents::new(),
+            key: String::new(),
+        }
     }
 
     fn refer(&mut self, trace: &Trace<'_>, key: &str, form: Form, value: &str, hash: u128) {
@@ -200,10 +207,21 @@ impl Big {
         let mut name = std::mem::take(&mut self.key);
         name.clear();
         let _ = write!(name, "{place}.{key}");
+        let splits = std::mem::take(&mut self.splits);
+        let whole = |elements: usize| text.len() < elements * ELEMENT_BYTES_MIN || name.len() > ELEMENT_KEY_BYTES_MAX;
+        match splits.known(text) {
+            Some(split) if !whole(split.elements.len()) => {
+                for (element, hash) in &split.elements {
+                    self.refer(trace, &name, split.form.unwrap_or(Form::Item), element, *hash);
+                }
+                self.splits = splits;
+                self.key = name;
+                return;
+            }
+            _ => self.splits = splits,
+        }
         match split_json_array(text) {
-            Some((form, elements))
-                if text.len() >= elements.len() * ELEMENT_BYTES_MIN && name.len() <= ELEMENT_KEY_BYTES_MAX =>
-            {
+            Some((form, elements)) if !whole(elements.len()) => {
                 for element in elements {
                     self.refer(trace, &name, form, element, content::hash(element));
                 }
@@ -703,7 +721,7 @@ impl SpanRows {
         span: &SpanView<'_>,
         canonical: &Canonical<'_>,
         trace: &Trace<'_>,
-        big: &mut Big,
+        big: &mut Big<'_>,
     ) {
         let origin = item.origin;
         self.tenant.push(trace.tenant);
@@ -762,7 +780,7 @@ impl SpanRows {
         canonical: &Canonical<'_>,
         inverted: bool,
         trace: &Trace<'_>,
-        big: &mut Big,
+        big: &mut Big<'_>,
     ) {
         self.types.clear();
         for attr in &span.attrs {
@@ -789,7 +807,7 @@ impl SpanRows {
         self.attribute_types.append_value(&self.types);
     }
 
-    fn push_events(&mut self, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big) {
+    fn push_events(&mut self, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big<'_>) {
         for (index, event) in span.events.iter().enumerate() {
             self.events.push(storable(event.time_unix_nano), event.name);
             self.types.clear();
@@ -804,7 +822,7 @@ impl SpanRows {
         self.events.end_row();
     }
 
-    fn push_links(&mut self, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big) {
+    fn push_links(&mut self, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big<'_>) {
         for (index, link) in span.links.iter().enumerate() {
             let (mut trace_id, mut span_id) = (String::new(), String::new());
             wire::hex(link.trace_id, &mut trace_id);

@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::content::hash;
 use crate::view::Value;
 use crate::wire::{json_string, to_json};
 
@@ -12,8 +15,37 @@ const SEGMENTS_MAX: usize = 12;
 /// What follows the prefix of a key, and the value under it.
 pub type Leaf<'a> = (&'a str, Value<'a>);
 
-/// Call `each` with the JSON of every element of the list that `leaves` spell, by rising index. Gaps close up.
-pub fn elements(leaves: &[Leaf<'_>], out: &mut String, mut each: impl FnMut(&str)) {
+/// Everything that was said about one element of a list, by paths below it.
+pub struct Leaves<'a>(Vec<Leaf<'a>>);
+
+impl Leaves<'_> {
+    /// Identity of what [`Leaves::write`] would write.
+    pub fn hash(&self, digest: &mut Vec<u8>) -> u128 {
+        digest.clear();
+        for (path, value) in &self.0 {
+            digest.extend_from_slice(path.as_bytes());
+            let (tag, hash) = match value {
+                Value::Str(text) => (0, hash(text)),
+                _ => {
+                    let mut text = String::new();
+                    leaf(*value, &mut text);
+                    (1, hash(&text))
+                }
+            };
+            digest.push(tag);
+            digest.extend_from_slice(&hash.to_le_bytes());
+        }
+        xxh3_128(digest)
+    }
+
+    /// The element as JSON.
+    pub fn write(&self, out: &mut String) {
+        write(&self.0, out);
+    }
+}
+
+/// Call `each` with every element of the list that `leaves` spell, by rising index. Gaps close up.
+pub fn elements<'a>(leaves: &[Leaf<'a>], mut each: impl FnMut(&Leaves<'a>)) {
     let mut indexed: Vec<(u32, &str, Value<'_>)> = leaves
         .iter()
         .filter_map(|(path, value)| {
@@ -25,12 +57,12 @@ pub fn elements(leaves: &[Leaf<'_>], out: &mut String, mut each: impl FnMut(&str
         })
         .collect();
     indexed.sort_by_key(|(index, ..)| *index);
+    let mut members = Leaves(Vec::new());
     for group in indexed.chunk_by(|a, b| a.0 == b.0) {
-        let mut members: Vec<(&str, Value<'_>)> = group.iter().map(|(_, rest, value)| (*rest, *value)).collect();
-        members.sort_by(|a, b| by_segments(a.0, b.0));
-        out.clear();
-        write(&members, out);
-        each(out);
+        members.0.clear();
+        members.0.extend(group.iter().map(|(_, rest, value)| (*rest, *value)));
+        members.0.sort_by(|a, b| by_segments(a.0, b.0));
+        each(&members);
     }
 }
 
@@ -119,7 +151,11 @@ mod tests {
     fn list(leaves: &[(&str, &str)]) -> Vec<String> {
         let leaves: Vec<Leaf<'_>> = leaves.iter().map(|(path, text)| (*path, Value::Str(text))).collect();
         let mut found = Vec::new();
-        elements(&leaves, &mut String::new(), |json| found.push(json.to_owned()));
+        elements(&leaves, |element| {
+            let mut json = String::new();
+            element.write(&mut json);
+            found.push(json);
+        });
         found
     }
 

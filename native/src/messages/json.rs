@@ -61,16 +61,23 @@ impl<'t> Text<'t> {
         match self {
             Self::Same(text) | Self::Plain(text) => Cow::Borrowed(head(text, chars)),
             Self::Escaped(body) => {
-                // An escape is at most twelve bytes a character; cut before an escape that this splits.
-                let mut end = body.len().min(chars.saturating_mul(12).saturating_add(12));
-                while !body.is_char_boundary(end) {
-                    end -= 1;
+                // Most characters are one byte; an escape that the window splits is read in the next, wider one.
+                let mut window = chars + chars / 4 + 16;
+                loop {
+                    let mut end = body.len().min(window);
+                    while !body.is_char_boundary(end) {
+                        end -= 1;
+                    }
+                    let mut out = String::with_capacity(end);
+                    unescape(&body[..end], &mut out);
+                    // What the cut made of a split escape is its last six characters at most.
+                    if end == body.len() || head(&out, chars + 6).len() < out.len() {
+                        let keep = head(&out, chars).len();
+                        out.truncate(keep);
+                        return Cow::Owned(out);
+                    }
+                    window *= 4;
                 }
-                let mut out = String::new();
-                unescape(&body[..end], &mut out);
-                let keep = head(&out, chars).len();
-                out.truncate(keep);
-                Cow::Owned(out)
             }
         }
     }
@@ -510,43 +517,76 @@ fn is_number(bytes: &[u8]) -> bool {
 
 /// Key and text of each member of the JSON object `text`, found without reading the values.
 pub fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let mut members = Members::open(text)?;
     let mut entries = Vec::new();
-    let mut scan = Scan::inside(text, b'{')?;
-    scan.space();
-    if scan.peek() == Some(b'}') {
-        scan.at += 1;
-        return scan.ended().then_some(entries);
+    while let Some(key) = members.key()? {
+        entries.push((key, members.value()?));
     }
-    loop {
+    Some(entries)
+}
+
+/// Walks the members of a JSON object; its methods return `None` where it is not one.
+pub struct Members<'t> {
+    scan: Scan<'t>,
+    first: bool,
+}
+
+impl<'t> Members<'t> {
+    pub fn open(text: &'t str) -> Option<Self> {
+        Some(Self { scan: Scan::inside(text, b'{')?, first: true })
+    }
+
+    /// The next key, `Some(None)` at the end of the object and the text.
+    pub fn key(&mut self) -> Option<Option<Cow<'t, str>>> {
+        let scan = &mut self.scan;
         scan.space();
+        match scan.peek()? {
+            b'}' => {
+                scan.at += 1;
+                scan.space();
+                return (scan.at == scan.text.len()).then_some(None);
+            }
+            b',' if !self.first => {
+                scan.at += 1;
+                scan.space();
+            }
+            _ if !self.first => return None,
+            _ => {}
+        }
+        self.first = false;
         if scan.peek()? != b'"' {
             return None;
         }
         let key = scan.skip()?;
         let key = &key[1..key.len() - 1];
-        let key = if key.contains('\\') {
-            let mut plain = String::new();
-            unescape(key, &mut plain);
-            Cow::Owned(plain)
-        } else {
-            Cow::Borrowed(key)
-        };
         scan.space();
         if scan.peek()? != b':' {
             return None;
         }
         scan.at += 1;
         scan.space();
-        entries.push((key, scan.skip()?));
-        scan.space();
-        match scan.peek()? {
-            b',' => scan.at += 1,
-            b'}' => {
-                scan.at += 1;
-                return scan.ended().then_some(entries);
-            }
-            _ => return None,
-        }
+        Some(Some(if key.contains('\\') {
+            let mut plain = String::new();
+            unescape(key, &mut plain);
+            Cow::Owned(plain)
+        } else {
+            Cow::Borrowed(key)
+        }))
+    }
+
+    pub fn value(&mut self) -> Option<&'t str> {
+        self.scan.skip()
+    }
+
+    /// The text from the value on.
+    pub fn rest(&self) -> &'t str {
+        &self.scan.text[self.scan.at..]
+    }
+
+    /// Step over a value of known length.
+    pub fn pass(&mut self, bytes: usize) -> Option<()> {
+        self.scan.at += bytes;
+        self.scan.text.is_char_boundary(self.scan.at).then_some(())
     }
 }
 
@@ -571,11 +611,6 @@ impl<'t> Scan<'t> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
         }
-    }
-
-    fn ended(mut self) -> bool {
-        self.space();
-        self.at == self.text.len()
     }
 
     fn string(&mut self) -> Option<()> {
@@ -684,5 +719,10 @@ mod tests {
         assert_eq!(Text::Plain("héllo").head(2), "hé");
         assert_eq!(Text::Escaped(r"\ud83d\ude00\ud83d\ude00é").head(2), "😀😀");
         assert_eq!(Text::Escaped(&r"\n".repeat(500)).head(200).chars().count(), 200);
+        for lead in 0..40 {
+            let body = format!("{}{}", "x".repeat(lead), r"\ud83d\ude00".repeat(300));
+            let whole = Text::Escaped(&body).plain().chars().take(200).collect::<String>();
+            assert_eq!(Text::Escaped(&body).head(200), whole, "{lead}");
+        }
     }
 }

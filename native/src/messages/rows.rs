@@ -588,42 +588,21 @@ impl<'a> Collector<'_, 'a> {
     }
 
     fn flat(&mut self, row: &Row, leaves: &[Leaf<'a>]) -> bool {
-        let mut buffer = std::mem::take(&mut self.memo.buffer);
-        let filled = match row.target {
-            Target::Input | Target::Output => {
-                let mut found = Found::default();
-                let side = side_of(row);
-                flat::elements(leaves, &mut buffer, |element| {
-                    self.memo.passing(element, side, self.arena, &mut found);
-                });
-                self.messages(row, found)
+        if matches!(row.target, Target::Input | Target::Output) {
+            let mut found = Found::default();
+            let side = side_of(row);
+            flat::elements(leaves, |element| self.memo.spread(element, side, self.arena, &mut found));
+            return self.messages(row, found);
+        }
+        let mut list = String::from("[");
+        flat::elements(leaves, |element| {
+            if list.len() > 1 {
+                list.push(',');
             }
-            Target::Definitions | Target::Documents => {
-                let mut values = Vec::new();
-                flat::elements(leaves, &mut buffer, |element| {
-                    self.memo.scratch.reset();
-                    values.extend(match row.target {
-                        Target::Documents => tools::documents(element, &self.memo.scratch),
-                        _ => tools::definitions(element, &self.memo.scratch),
-                    });
-                });
-                self.texts(row.target, values)
-            }
-            _ => {
-                let mut list = String::from("[");
-                flat::elements(leaves, &mut buffer, |element| {
-                    if list.len() > 1 {
-                        list.push(',');
-                    }
-                    list.push_str(element);
-                });
-                list.push(']');
-                list.len() > 2 && self.take(row, self.arena.alloc_str(&list))
-            }
-        };
-        buffer.clear();
-        self.memo.buffer = buffer;
-        filled
+            element.write(&mut list);
+        });
+        list.push(']');
+        list.len() > 2 && self.take(row, self.arena.alloc_str(&list))
     }
 
     /// The events of a row as messages: each becomes one JSON object of its attributes or its body.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bumpalo::Bump;
+use bumpalo::collections::String as BumpString;
 
 use super::json::{Fault, List, Node, Object, Text, head, parse};
 use super::parts::{Draft, is_block, is_item, may_stay};
@@ -71,8 +72,9 @@ pub struct Reader<'a, 's> {
     pub arena: &'a Bump,
     pub side: Side,
     pub draft: &'s mut Draft,
-    /// The text whose slices live long enough to be kept.
+    /// The text whose slices live long enough to be kept, and its hash where that is known.
     pub keep: &'a str,
+    pub hash: Option<u128>,
     pub out: Vec<Item<'a>>,
     pub usage: Option<&'a str>,
     pub model: &'a str,
@@ -89,6 +91,9 @@ impl<'a> Reader<'a, '_> {
             return self.plain(text);
         }
         let outer = std::mem::replace(&mut self.keep, trimmed);
+        if depth > 0 || trimmed.len() < text.len() {
+            self.hash = None;
+        }
         match parse(trimmed, bump) {
             Ok(Node::Str(inner)) if depth < 3 => {
                 let inner = self.arena.alloc_str(&inner.plain());
@@ -561,33 +566,34 @@ impl<'a> Reader<'a, '_> {
                 self.arena.alloc_str(&json)
             }
         };
-        self.push(json, role, finish);
+        let known = self.hash.filter(|_| std::ptr::eq(json, self.keep));
+        self.push(json, known, role, finish);
     }
 
     fn emit(&mut self, role: Text<'_>, name: Option<Text<'_>>, finish: Option<Text<'_>>) {
-        let mut json = String::with_capacity(self.draft.parts.len() + 64);
-        json.push_str("{\"role\":");
-        role.write(&mut json);
-        json.push_str(",\"parts\":[");
-        json.push_str(&self.draft.parts);
-        json.push(']');
+        let mut head = String::with_capacity(64);
+        role.write(&mut head);
+        let mut tail = String::new();
         if let Some(name) = name {
-            json.push_str(",\"name\":");
-            name.write(&mut json);
+            tail.push_str(",\"name\":");
+            name.write(&mut tail);
         }
-        json.push('}');
-        let json = self.arena.alloc_str(&json);
+        tail.push('}');
+        let pieces = ["{\"role\":", &head, ",\"parts\":[", &self.draft.parts, "]", &tail];
+        let bytes = pieces.iter().map(|piece| piece.len()).sum();
+        let mut json = BumpString::with_capacity_in(bytes, self.arena);
+        pieces.iter().for_each(|piece| json.push_str(piece));
         let role = role.plain();
-        self.push(json, &role, finish);
+        self.push(json.into_bump_str(), None, &role, finish);
     }
 
-    fn push(&mut self, json: &'a str, role: &str, finish: Option<Text<'_>>) {
+    fn push(&mut self, json: &'a str, known: Option<u128>, role: &str, finish: Option<Text<'_>>) {
         let arena = self.arena;
         let copy = |text: &str| if text.is_empty() { "" } else { &*arena.alloc_str(text) };
         self.truncated |= self.draft.truncated;
         self.out.push(Item {
             json,
-            hash: hash(json),
+            hash: known.unwrap_or_else(|| hash(json)),
             role: match role {
                 "user" => "user",
                 "assistant" => "assistant",
