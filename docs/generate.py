@@ -1,4 +1,4 @@
-"""Write the generated pages of this folder. A test compares each with what this would write."""
+"""Write the generated pages of this folder: a test compares each with what `python -m docs.generate` would write."""
 
 from __future__ import annotations
 

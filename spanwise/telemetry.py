@@ -286,10 +286,9 @@ class Telemetry:
         self._decode_rejected.inc(rejected)
         self._logs_ignored.inc(ignored_logs)
 
-    def processed(self, spans: SpanBatch, *, seconds: float) -> None:
-        """A batch is priced and about to be stored; counts its model calls, see `count_gen_ai`."""
+    def processed(self, spans: SpanBatch, *, seconds: float) -> None:  # noqa: ARG002
+        """A batch went through all processors."""
         self._process.observe(seconds)
-        self.count_gen_ai(spans)
 
     def inserted(self, *, spans: int, content: int, log_events: int, seconds: float) -> None:  # noqa: ARG002
         """A range is stored in all tables; `sink` counts the rows of each."""
@@ -314,7 +313,7 @@ class Telemetry:
         self._reconcile_errors.inc()
 
     def count_gen_ai(self, batch: SpanBatch) -> None:
-        """Count calls, errors, tokens and cost of a priced batch by service, agent, model and operation.
+        """Count calls, errors, tokens and cost of a stored batch by service, agent, model and operation.
 
         A failed model call has no usage and still counts as a call; one that only repeats another span does not.
         """

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -25,6 +25,9 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from receiver.config import Address, HostPort, SecretConfig, parse_address
+from spanwise.query.ask import ManyTracesError, NoSuchTraceError, Queries, TraceFilter
+from spanwise.stage import OverloadedError
+from spanwise.store import QueryError, StoreError
 from spanwise.telemetry import Telemetry, version
 
 log = structlog.get_logger(__name__)
@@ -78,47 +81,14 @@ class WebConfig(BaseModel):
         return self
 
 
-class QueryError(Exception):
-    """A read that cannot be answered: what is wrong, and what to do about it."""
+class ApiError(Exception):
+    """A request that is answered with an error: what is wrong, and what to do about it."""
 
-    def __init__(self, message: str, hint: str = "", *, status: int = 400) -> None:
+    def __init__(self, message: str, hint: str, *, status: int = 400) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class TraceFilter:
-    """Which traces to list. Empty fields do not filter; times are seconds since the epoch."""
-
-    limit: int = 20
-    since_s: float | None = None
-    before_s: float | None = None
-    service: str = ""
-    agent: str = ""
-    model: str = ""
-    conversation: str = ""
-    errors: bool = False
-    cost_min_usd: Decimal | None = None
-
-
-class Queries(Protocol):
-    """Reads of the store. They block, and are called from several threads at once."""
-
-    def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
-        """Stream the answer. Read-only; the store enforces limits. Raises QueryError, if possible before the first
-        piece."""
-
-    def traces(self, chosen: TraceFilter) -> list[dict[str, Any]]:
-        """Rows of `traces`, newest first."""
-
-    def trace(self, trace_id: str) -> dict[str, Any]:
-        """`{"trace": row of traces, "spans": [rows]}` of the one trace whose id starts so. Raises QueryError with
-        status 404 if there is none, 409 if there are several."""
-
-    def summary(self) -> dict[str, Any]:
-        """Counts and sums over everything that is stored."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +100,7 @@ class Sources:
     not_ready: Callable[[], Mapping[str, str]]
     """Reasons, by part, why the program cannot take or store data now; empty when it can."""
     status: Callable[[], Mapping[str, Any]]
-    """Versions, ports, journal and store, for people."""
+    """Version, the addresses `grpc`, `http` and `web`, journal and store, for people."""
 
 
 class WebServer:
@@ -199,12 +169,12 @@ class _Api:
         """Refuse names that only resolve to this machine, and pages of other origins."""
         host = urlsplit(f"//{request.host}").hostname or ""
         if self._guard_host and not Address(host, 0).is_loopback:
-            raise QueryError(
+            raise ApiError(
                 "this address answers to localhost only", "ask http://127.0.0.1 or http://localhost", status=403
             )
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            raise QueryError("pages of other origins may not ask", "send the request from a program", status=403)
+            raise ApiError("pages of other origins may not ask", "send the request from a program", status=403)
         return await handler(request)
 
     @web.middleware
@@ -214,7 +184,7 @@ class _Api:
             digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
             matches = [hmac.compare_digest(digest, known) for known in self._tokens]
             if scheme.lower() != "bearer" or not any(matches):
-                raise QueryError("a valid token is needed", "send the header `Authorization: Bearer TOKEN`", status=401)
+                raise ApiError("a valid token is needed", "send the header `Authorization: Bearer TOKEN`", status=401)
         return await handler(request)
 
     # Health
@@ -246,7 +216,7 @@ class _Api:
     async def trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["trace_id"].lower()
         if not 1 <= len(trace_id) <= 32 or trace_id.strip("0123456789abcdef"):
-            raise QueryError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
+            raise ApiError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
         return _json(await self._read(lambda: self._sources.queries.trace(trace_id)))
 
     async def summary(self, _request: web.Request) -> web.Response:
@@ -274,13 +244,13 @@ class _Api:
                 statement, format_ = asked["query"], asked.get("format", format_)
                 parameters = {name: str(value) for name, value in asked.get("parameters", parameters).items()}
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise QueryError(
+            raise ApiError(
                 "the request is not a query", 'send the SQL as text, or JSON {"query": "...", "format": "json"}'
             ) from None
         if not isinstance(statement, str) or not statement.strip():
-            raise QueryError("the query is empty", "send the SQL as the body of the request")
+            raise ApiError("the query is empty", "send the SQL as the body of the request")
         if format_ not in FORMATS:
-            raise QueryError("there is no such format", f"use one of {', '.join(FORMATS)}")
+            raise ApiError("there is no such format", f"use one of {', '.join(FORMATS)}")
         return statement, format_, parameters
 
     async def _stream(self, request: web.Request, pieces: Iterator[bytes], content_type: str) -> web.StreamResponse:
@@ -320,7 +290,7 @@ class _Api:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         if self._slots.locked() and self._waiting >= self._config.reads_queue:
-            raise QueryError("too many reads are running", "try again in a second", status=503)
+            raise ApiError("too many reads are running", "try again in a second", status=503)
         self._waiting += 1
         try:
             await self._slots.acquire()
@@ -336,7 +306,7 @@ class _Api:
     async def page(self, _request: web.Request) -> web.Response:
         status = await asyncio.to_thread(self._sources.status)
         return web.Response(
-            text=_page(status.get("ports", {})),
+            text=_page(status),
             content_type="text/html",
             headers={
                 "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
@@ -358,8 +328,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error is JSON `{"error": {"message", "hint"}}`."""
     try:
         return await handler(request)
-    except QueryError as error:
-        return _error(error.status, error.message, error.hint)
+    except (ApiError, QueryError, StoreError, OverloadedError, NoSuchTraceError, ManyTracesError) as error:
+        told = _told(error)
+        return _error(told.status, told.message, told.hint)
     except web.HTTPRequestEntityTooLarge:
         return _error(413, "the request is too long", "send a shorter query (`web.sql_bytes_max`)")
     except web.HTTPException as error:
@@ -370,6 +341,26 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         # The message may quote rows, so only its type is logged and nothing of it is told.
         log.exception("request_failed", path=request.path, error_type=type(error).__name__)
         return _error(500, "the request failed inside Spanwise", "the log of the server says where")
+
+
+def _told(error: Exception) -> ApiError:
+    """What a failed read looks like from outside."""
+    match error:
+        case ApiError():
+            told = error
+        case NoSuchTraceError():
+            told = ApiError("there is no such trace", "a new one takes a second to appear", status=404)
+        case ManyTracesError():
+            some = ", ".join(error.trace_ids)
+            told = ApiError("several traces begin so", f"give more digits of one of {some}", status=409)
+        case OverloadedError():
+            told = ApiError("too many reads are running", "try again in a second", status=503)
+        case StoreError():
+            log.warning("store_read_failed", code=error.code, name=error.name)
+            told = ApiError("the store does not answer", "try again in a second; the log says why", status=503)
+        case _:
+            told = ApiError(str(error), "`spanwise schema` lists the tables and their columns")
+    return told
 
 
 def _error(status: int, message: str, hint: str, *, allow: str | None = None) -> web.Response:
@@ -402,7 +393,7 @@ def _trace_filter(query: Mapping[str, str]) -> TraceFilter:
     known = {"limit", "since_s", "before_s", "service", "agent", "model", "conversation", "errors", "cost_min_usd"}
     unknown = sorted(set(query) - known)
     if unknown:
-        raise QueryError("there is no such filter", f"the filters are {', '.join(sorted(known))}")
+        raise ApiError("there is no such filter", f"the filters are {', '.join(sorted(known))}")
     return TraceFilter(
         limit=min(_number(query, "limit", int) or 20, 1000),
         since_s=_number(query, "since_s", float),
@@ -424,11 +415,11 @@ def _number(query: Mapping[str, str], name: str, type_: Callable[[str], Any]) ->
     except (ValueError, ArithmeticError):
         value = -1
     if not 0 <= value < 10**15:  # also refuses NaN
-        raise QueryError(f"{name} must be a number, 0 or more", f"for instance {name}=1")
+        raise ApiError(f"{name} must be a number, 0 or more", f"for instance {name}=1")
     return value
 
 
-def _page(ports: Mapping[str, str]) -> str:
+def _page(ports: Mapping[str, Any]) -> str:
     grpc, http, here = (html.escape(str(ports.get(name, "?"))) for name in ("grpc", "http", "web"))
     return _PAGE.format(version=html.escape(version()), grpc=grpc, http=http, web=here)
 

@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
 
-from receiver.config import Address
-from spanwise import demo as traffic
-from spanwise import pipeline
 from spanwise.cli.client import CommandError
 from spanwise.config import Config, ConfigError, load
-from spanwise.store import StoreConfigError, StoreError
+from spanwise.demo import run as play  # type: ignore[attr-defined]
+from spanwise.server import Started, StartError, serve  # type: ignore[import-not-found]
 from spanwise.telemetry import configure_logging, version
-
-
-class Started(Protocol):
-    """The real addresses of a server that has begun to listen."""
-
-    @property
-    def grpc(self) -> Address: ...
-    @property
-    def http(self) -> Address: ...
-    @property
-    def web(self) -> Address: ...
 
 
 def up(file: Path | None, flags: Mapping[str, Any]) -> None:
     config = _config(file, flags)
-    _run(config, pipeline.serve(config, announce=_announcer(config)))  # type: ignore[attr-defined]
+    _run(config, serve(config, announce=_announce))
 
 
 def demo(file: Path | None, flags: Mapping[str, Any], *, once: bool) -> None:
     config = _config(file, flags)
-    _run(config, traffic.run(config, once=once, announce=_announcer(config)))  # type: ignore[attr-defined]
+    _run(config, play(config, once=once, announce=_announce))
 
 
 def check(file: Path) -> None:
@@ -57,32 +44,27 @@ def _run(config: Config, work: Coroutine[Any, Any, None]) -> None:
     configure_logging(config.telemetry)
     try:
         asyncio.run(work)
-    except (StoreConfigError, StoreError) as error:
-        raise CommandError(f"cannot open the store: {error}") from error
-    except OSError as error:
-        raise CommandError(f"cannot start: {error.strerror or error}") from error
+    except StartError as error:
+        raise CommandError(str(error)) from error
 
 
-def _announcer(config: Config) -> Callable[[Started], None]:
-    """Shows where the server listens: a panel on a terminal, else plain lines that a script can read."""
-
-    def announce(started: Started) -> None:
-        lines = (
-            f"OTLP gRPC   {started.grpc}",
-            f"OTLP HTTP   http://{started.http}",
-            f"API         http://{started.web}",
-            f"data        {config.data_dir}",
-            "",
-            "send        OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
-            f"            OTEL_EXPORTER_OTLP_ENDPOINT=http://{started.http}",
-            f"look        spanwise traces --web http://{started.web}",
-            "stop        Ctrl-C",
-        )
-        out = Console(file=sys.stdout, highlight=False, markup=False)
-        if out.is_terminal:
-            out.print(Panel("\n".join(lines), title=f"Spanwise {version()}", expand=False))
-        else:
-            sys.stdout.write("\n".join([f"Spanwise {version()}", *filter(None, lines), ""]))
-            sys.stdout.flush()
-
-    return announce
+def _announce(started: Started) -> None:
+    """Show where the server listens: a panel on a terminal, else plain lines that a script can read."""
+    lines = (
+        f"OTLP gRPC   {started.grpc}",
+        f"OTLP HTTP   http://{started.http}",
+        f"API         http://{started.web}",
+        f"data        {started.data_dir}",
+        f"store       {started.store}",
+        "",
+        "send        OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+        f"            OTEL_EXPORTER_OTLP_ENDPOINT=http://{started.http}",
+        f"look        spanwise traces --web http://{started.web}",
+        "stop        Ctrl-C",
+    )
+    out = Console(file=sys.stdout, highlight=False, markup=False)
+    if out.is_terminal:
+        out.print(Panel("\n".join(lines), title=f"Spanwise {version()}", expand=False))
+    else:
+        sys.stdout.write("\n".join([f"Spanwise {version()}", *filter(None, lines), ""]))
+        sys.stdout.flush()

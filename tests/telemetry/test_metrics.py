@@ -219,15 +219,15 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.queryable(0.5)
     telemetry.reconciled(traces=1, seconds=0.1)
     telemetry.reconcile_failed()
-    telemetry.processed(
+    telemetry.processed(spans(CALL), seconds=0.1)
+    telemetry.count_gen_ai(
         spans(
             CALL
             | {"usage_scope": "own", "status": "error", "cost_source": "unknown_model", "cost_usd": Decimal("0.1")}
             | dict.fromkeys(
                 ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"), 1
             )
-        ),
-        seconds=0.1,
+        )
     )
 
 

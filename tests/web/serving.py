@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from spanwise.query.ask import ManyTracesError, NoSuchTraceError, TraceFilter
 from spanwise.telemetry import Telemetry
-from spanwise.web import QueryError, Sources, TraceFilter, WebConfig, WebServer
+from spanwise.web import Sources, WebConfig, WebServer
 
 Answer = Callable[[], Iterator[bytes]]
 
@@ -41,7 +42,9 @@ class Reads:
         self.asked.append(trace_id)
         found = [trace for trace in self.traces_found if trace["trace_id"].startswith(trace_id)]
         if not found:
-            raise QueryError("there is no such trace", status=404)
+            raise NoSuchTraceError
+        if len(found) > 1:
+            raise ManyTracesError([trace["trace_id"] for trace in found])
         return {"trace": found[0], "spans": found[0].get("spans", [])}
 
     def summary(self) -> dict[str, Any]:
@@ -60,10 +63,10 @@ class Serving:
 async def serving(reads: Reads | None = None, **options: Any) -> AsyncIterator[Serving]:
     reads = reads or Reads()
     telemetry, not_ready = Telemetry(), dict[str, str]()
-    ports = {"grpc": "127.0.0.1:4317", "http": "127.0.0.1:4318", "web": "<b>&"}
+    addresses = {"grpc": "127.0.0.1:4317", "http": "127.0.0.1:4318", "web": "<b>&"}
     server = WebServer(
         WebConfig(address="127.0.0.1:0", **options),
-        Sources(reads, telemetry, not_ready=lambda: not_ready, status=lambda: {"version": "1", "ports": ports}),
+        Sources(reads, telemetry, not_ready=lambda: not_ready, status=lambda: {"version": "1", **addresses}),
     )
     address = await server.start()
     try:

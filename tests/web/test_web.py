@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,7 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
-from spanwise.web import QueryError, TraceFilter, WebConfig
+from spanwise.query.ask import TraceFilter
+from spanwise.stage import OverloadedError
+from spanwise.store import QueryError, StoreError
+from spanwise.web import WebConfig
 from tests.web.serving import Reads, serving
 
 
@@ -126,14 +130,29 @@ async def test_a_wrong_request_is_answered_with_a_message_and_a_hint(
 
 async def test_a_failing_query_is_a_400_with_what_the_store_says() -> None:
     def fail() -> Iterator[bytes]:
-        raise QueryError("unknown column `costt`", "did you mean cost_usd?")
+        raise QueryError("unknown column `costt`")
         yield b""
 
     async with serving(Reads(fail)) as server:
         status, body, _ = await post(f"{server.url}/api/v1/sql", b"SELECT costt FROM spans")
 
     assert status == 400
-    assert body == b'{"error":{"message":"unknown column `costt`","hint":"did you mean cost_usd?"}}\n'
+    assert json.loads(body)["error"] == {
+        "message": "unknown column `costt`",
+        "hint": "`spanwise schema` lists the tables and their columns",
+    }
+
+
+@pytest.mark.parametrize("error", [OverloadedError("busy"), StoreError("cannot read")])
+async def test_a_store_that_cannot_answer_now_is_a_503_that_asks_to_come_back(error: Exception) -> None:
+    def fail() -> Iterator[bytes]:
+        raise error
+        yield b""
+
+    async with serving(Reads(fail)) as server:
+        status, _, headers = await post(f"{server.url}/api/v1/sql", b"SELECT 1")
+
+    assert (status, headers["Retry-After"]) == (503, "1")
 
 
 async def test_a_query_that_fails_half_way_does_not_look_complete() -> None:
@@ -235,11 +254,12 @@ async def test_money_is_an_exact_json_number() -> None:
 
 
 async def test_a_trace_is_found_by_the_beginning_of_its_id() -> None:
-    async with serving(Reads(traces_found=[{"trace_id": "abcd" * 8}])) as server:
+    async with serving(Reads(traces_found=[{"trace_id": "abcd" * 8}, {"trace_id": "ab00" * 8}])) as server:
         status, body = await get(f"{server.url}/api/v1/traces/ABCD")
 
         assert (status, body["trace"]["trace_id"]) == (200, "abcd" * 8)
         assert (await get(f"{server.url}/api/v1/traces/ffff"))[0] == 404
+        assert (await get(f"{server.url}/api/v1/traces/ab"))[0] == 409
         assert (await get(f"{server.url}/api/v1/traces/xyz"))[0] == 400
         assert (await get(f"{server.url}/api/v1/traces/{'a' * 33}"))[0] == 400
 
@@ -247,7 +267,7 @@ async def test_a_trace_is_found_by_the_beginning_of_its_id() -> None:
 async def test_summary_and_status_answer() -> None:
     async with serving() as server:
         assert await get(f"{server.url}/api/v1/summary") == (200, {"spans": 7})
-        assert (await get(f"{server.url}/api/v1/status"))[1]["ports"]["http"] == "127.0.0.1:4318"
+        assert (await get(f"{server.url}/api/v1/status"))[1]["http"] == "127.0.0.1:4318"
 
 
 # Who may ask
