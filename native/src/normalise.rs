@@ -491,6 +491,23 @@ fn run<'a>(
                     None => continue,
                 }
             }
+            Source::Indexed { prefix, suffix } => {
+                if !session.seen.has_prefix(*prefix) {
+                    continue;
+                }
+                let prefix = plan.interner.prefix_text(*prefix);
+                let found: Vec<Text<'a>> = item
+                    .attrs
+                    .iter()
+                    .filter(|attr| attr.key.strip_prefix(prefix).is_some_and(|rest| rest.ends_with(&**suffix)))
+                    .take(values::LIST_MAX)
+                    .filter_map(|attr| values::text(attr.value, arena))
+                    .collect();
+                if found.is_empty() {
+                    continue;
+                }
+                Value::Str(arena.alloc_str(&serde_json::to_string(&found).unwrap_or_default()))
+            }
             Source::Prefix(prefix) => {
                 if session.seen.has_prefix(*prefix) && allowed(row, item, &session.seen) {
                     spread(plan, row, *prefix, item, arena, canonical);

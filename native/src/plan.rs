@@ -354,6 +354,11 @@ pub enum Step {
 pub enum Source {
     Key(KeyId),
     Prefix(PrefixId),
+    /// `prefix.*.suffix`: one value an index, in the order sent.
+    Indexed {
+        prefix: PrefixId,
+        suffix: Box<str>,
+    },
     /// Attribute of a span event.
     Event {
         event: Box<str>,
@@ -932,6 +937,11 @@ impl Compiler {
         }
         if let Some(key) = text.strip_prefix("resource:") {
             return Ok(Source::Resource(key.into()));
+        }
+        if let Some((prefix, suffix)) = text.split_once('*').filter(|(_, suffix)| !suffix.is_empty()) {
+            let prefix = self.interner.prefix(prefix)?;
+            let suffix = suffix.into();
+            return Ok(Source::Indexed { prefix, suffix });
         }
         if let Some(prefix) = text.strip_suffix('*') {
             return Ok(Source::Prefix(self.interner.prefix(prefix)?));

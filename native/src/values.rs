@@ -12,7 +12,7 @@ use crate::view::{Text, Value};
 use crate::wire;
 
 /// Elements of a list that become a canonical list of texts.
-const LIST_MAX: usize = 256;
+pub const LIST_MAX: usize = 256;
 
 /// The value as text, `None` where it says nothing.
 pub fn text<'a>(value: Value<'a>, arena: &'a Bump) -> Option<Text<'a>> {

@@ -147,7 +147,8 @@ class Row(_Table):
     """Where a canonical attribute comes from; of the rows for one target the first that yields a value wins."""
 
     from_: list[str] = Field(alias="from", default=[""])
-    """Attribute keys, first present wins. `prefix*`, `event:<event>/<attribute>`, `resource:<key>`, `span:name` too."""
+    """Attribute keys, first present wins. `prefix*`, `prefix*suffix`, `event:<event>/<attribute>`, `resource:<key>` and
+    `span:name` too."""
     to: str = ""
     action: Literal["copy", "take", "drop"] = "copy"
     """take also hides the source from the rows that follow, drop only does that."""
