@@ -686,3 +686,130 @@ fn rows_that_make_no_sense_are_refused_by_name() {
     assert!(row(IN, &["k"], "schema").contains("`name`"));
     assert!(row(IN, &["k"], "cubist").starts_with("content row 0 (to \"gen_ai.input.messages\")"));
 }
+
+/// A small generator, so that a failure can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides.max(1)
+    }
+}
+
+const SEEDS: [&str; 9] = [
+    r#"{"model":"m","system":"s","messages":[{"role":"user","content":[{"type":"text","text":"é"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]},{"role":"assistant","content":null,"tool_calls":[{"id":"c1","function":{"name":"f","arguments":"{\"a\":1}"}}]},{"role":"tool","tool_call_id":"c1","content":"18C"}],"tools":[{"name":"f","input_schema":{"json":{}}}]}"#,
+    r#"[{"role":"user","parts":[{"type":"text","content":"a"},{"type":"tool_call_response","id":"c","result":[{"text":"x"}]}]},{"role":"model","parts":[{"functionCall":{"name":"f","args":{"x":[1,2]}}},{"thought":true,"text":"t"}]}]"#,
+    r#"{"choices":[{"finish_reason":"stop","message":{"role":"assistant","content":"ok","refusal":"no"}}],"usage":{"x":1},"model":"m"}"#,
+    r#"{"generations":[[{"text":"t","message":{"lc":1,"id":["AIMessage"],"kwargs":{"content":"","tool_calls":[{"name":"f","args":{},"id":"1"}]}}}]]}"#,
+    r#"[{"event.name":"gen_ai.choice","message":{"content":"x"},"finish_reason":"stop"},["user","hi"],[["ai","x"]],"plain"]"#,
+    r#"[{"type":"reasoning","summary":[{"text":"t"}]},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"o"},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"x"}]}]"#,
+    r#"{'messages': [ChatMessage(_role=<ChatRole.USER: 'user'>, _content=[TextContent(text='a\n')], _meta={}), {'a': None}]}"#,
+    r#"{"output":{"lc":1,"kwargs":{"content":"x","tool_call_id":"c","status":"error"}},"error":"e"}"#,
+    r#""[{\"role\":\"user\",\"content\":\"x\"}]""#,
+];
+
+/// What senders and their bugs do to text: cut it, repeat it, mix it, nest it.
+fn mutated(dice: &mut Dice) -> String {
+    let mut text: Vec<u8> = SEEDS[dice.roll(SEEDS.len())].into();
+    for _ in 0..=dice.roll(4) {
+        let at = dice.roll(text.len());
+        match dice.roll(7) {
+            0 => text.truncate(at),
+            1 => text[at] = b"\"\\{}[],:' <>(0x\n\x01"[dice.roll(17)],
+            2 => {
+                let end = (at + dice.roll(40)).min(text.len());
+                text.drain(at..end);
+            }
+            3 => {
+                let end = (at + dice.roll(60)).min(text.len());
+                let piece: Vec<u8> = text[at..end].repeat(1 + dice.roll(3));
+                text.splice(at..at, piece);
+            }
+            4 => {
+                let other = SEEDS[dice.roll(SEEDS.len())].as_bytes();
+                let start = dice.roll(other.len());
+                text.splice(at..at, other[start..].iter().copied());
+            }
+            5 => {
+                let depth = 1 + dice.roll(200);
+                text = [b"[".repeat(depth), text, b"]".repeat(depth)].concat();
+            }
+            _ => text.extend_from_slice(b"...[TRUNCATED: original length 22000]"),
+        }
+        if text.is_empty() {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn no_text_panics_or_unfolds_or_gives_broken_json() {
+    let plans: Vec<ContentPlan> = [
+        [(IN, ["k"], ""), (OUT, ["o"], "")],
+        [("gen_ai.system_instructions", ["k"], ""), ("gen_ai.tool.definitions", ["o"], "")],
+        [("gen_ai.tool.call.arguments", ["k"], ""), ("gen_ai.tool.call.result", ["o"], "")],
+        [("gen_ai.retrieval.documents", ["k#messages"], ""), ("input", ["o"], "")],
+        [(IN, ["event:gen_ai.user.message"], ""), (OUT, ["event:gen_ai.choice"], "")],
+        [(IN, ["f.*"], ""), (OUT, ["k"], "choices")],
+    ]
+    .iter()
+    .map(|pair| {
+        rows(
+            &pair
+                .map(|(to, from, shape)| (to, from, shape))
+                .each_ref()
+                .map(|(to, from, shape)| (*to, &from[..], *shape)),
+        )
+    })
+    .collect();
+    let mut dice = Dice(7);
+    for _ in 0..4_000 {
+        let (one, two) = (mutated(&mut dice), mutated(&mut dice));
+        let flat = format!(
+            "f.{}.{}.{}",
+            dice.roll(5000),
+            ["message", "content", "__proto__", "0"][dice.roll(4)],
+            dice.roll(9)
+        );
+        let plan = &plans[dice.roll(plans.len())];
+        let found = got(
+            plan,
+            ["llm", "tool", "agent"][dice.roll(3)],
+            &[("k", Value::Str(&one)), ("o", Value::Str(&two)), (&flat, Value::Str(&one)), ("f.0", Value::Str(&two))],
+            &[
+                ("gen_ai.user.message", &[("content", &one), ("tool_calls", &two)]),
+                ("gen_ai.choice", &[("message", &two)]),
+            ],
+        );
+        let given = 4 * (one.len() + two.len()) + 200;
+        let kept: usize = found.values.iter().map(|(_, value)| value.len()).sum();
+        assert!(kept <= 24 * given, "{given} bytes became {kept}");
+        assert!(found.input.chars().count() <= 200 && found.output.chars().count() <= 200);
+    }
+}
+
+#[test]
+fn arrays_of_nothing_stay_within_limits() {
+    let empties = format!("[{}\"\"]", "\"\",".repeat(200_000));
+    let found = read(IN, &empties);
+    assert!(found.values.len() <= shapes::MESSAGES_MAX);
+    assert_eq!(found.truncated, ["k"]);
+    let parts = format!(r#"[{{"role":"user","content":[{}""]}}]"#, "\"\",".repeat(200_000));
+    let found = read(IN, &parts);
+    assert!(found.values[0].1.len() < 4096 * 40);
+    assert_eq!(found.truncated, ["k"]);
+}
+
+#[test]
+fn media_stays_one_part_without_growing() {
+    let data = "iVBORw0KGgo".repeat(100_000);
+    let source = format!(
+        r#"{{"messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{data}"}}}}]}}]}}"#
+    );
+    let found = read(IN, &source);
+    assert!(found.values[0].1.len() < source.len() + 100);
+    assert!(found.values[0].1.contains(r#"{"type":"blob","modality":"image","mime_type":"image/png","content":"iVBO"#));
+    assert_eq!(found.input, "");
+}

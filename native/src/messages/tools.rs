@@ -230,7 +230,7 @@ pub fn result(text: &str, bump: &Bump) -> Outcome {
     };
     outcome.truncated = text.contains("...[TRUNCATED: original length ");
     let inner = unwrap(node, &mut outcome.failed, 0);
-    outcome.preview = text_of(inner).into_owned();
+    outcome.preview = super::json::head(&text_of(inner), PREVIEW_CHARS).to_owned();
     outcome.value = match inner {
         Node::Str(text) => text.plain().into_owned(),
         // Kept byte by byte, white space included, where nothing was unwrapped.
