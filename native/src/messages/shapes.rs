@@ -717,6 +717,9 @@ pub fn role_of(role: &str) -> &str {
         | "ChatRole.TOOL"
         | "AuthorRole.TOOL"
         | "MessageRole.FUNCTION" => "tool",
+        // smolagents
+        "tool-call" => "assistant",
+        "tool-response" => "tool",
         "DEVELOPER" => "developer",
         other => other,
     }
