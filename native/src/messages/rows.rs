@@ -120,8 +120,15 @@ pub struct ContentPlan {
     prefixes: Vec<String>,
     /// Every event that some row reads.
     events: Vec<String>,
-    body: bool,
+    /// One bit a row, of the rows that read each source.
+    rows_of_slot: Vec<u128>,
+    rows_of_prefix: Vec<u128>,
+    rows_of_events: u128,
+    rows_of_body: u128,
 }
+
+/// As many as fit the bits of a mask.
+const ROWS_MAX: usize = 128;
 
 impl ContentPlan {
     /// Errors name the row.
@@ -130,6 +137,22 @@ impl ContentPlan {
         for (index, row) in rows.iter().enumerate() {
             let row = plan.row(row).map_err(|error| format!("content row {index} (to {:?}): {error}", row.to))?;
             plan.rows.push(row);
+        }
+        if plan.rows.len() > ROWS_MAX {
+            return Err(format!("{} content rows, at most {ROWS_MAX} are possible", plan.rows.len()));
+        }
+        plan.rows_of_slot.resize(plan.slots.len(), 0);
+        plan.rows_of_prefix.resize(plan.prefixes.len(), 0);
+        for (index, row) in plan.rows.iter().enumerate() {
+            let bit = 1 << index;
+            for (from, _) in &row.from {
+                match from {
+                    From::Attr(slot, _) => plan.rows_of_slot[*slot] |= bit,
+                    From::Flat(slot) => plan.rows_of_prefix[*slot] |= bit,
+                    From::Event(..) => plan.rows_of_events |= bit,
+                    From::Body(_) => plan.rows_of_body |= bit,
+                }
+            }
         }
         Ok(plan)
     }
@@ -208,7 +231,6 @@ impl ContentPlan {
         let (key, path) = text.split_once('#').unwrap_or((text, ""));
         let path: Vec<String> = path.split('.').filter(|member| !member.is_empty()).map(str::to_owned).collect();
         if key == "body" {
-            self.body = true;
             return Ok(From::Body(path));
         }
         Ok(From::Attr(self.slot(key), path))
@@ -222,9 +244,16 @@ impl ContentPlan {
 
 /// The attributes of one span that rows may read, in their slots.
 struct Offer<'s, 'a> {
-    values: Vec<Option<Value<'a>>>,
+    /// By slot.
+    values: Vec<(usize, Value<'a>)>,
     flats: Vec<Vec<Leaf<'a>>>,
     source: &'s Source<'s, 'a>,
+}
+
+impl<'a> Offer<'_, 'a> {
+    fn value(&self, slot: usize) -> Option<Value<'a>> {
+        self.values.iter().rev().find(|(known, _)| *known == slot).map(|(_, value)| *value)
+    }
 }
 
 pub fn collect<'a>(
@@ -235,12 +264,16 @@ pub fn collect<'a>(
     arena: &'a Bump,
 ) -> Content<'a> {
     let mut offer = Offer { values: Vec::new(), flats: Vec::new(), source };
+    // One bit a row that some source may fill.
+    let mut rows = 0_u128;
     for attr in source.attrs {
         if let Some(slot) = plan.slots.get(attr.key) {
-            if offer.values.is_empty() {
-                offer.values.resize(plan.slots.len(), None);
-            }
-            offer.values[*slot] = Some(attr.value);
+            offer.values.push((*slot, attr.value));
+            rows |= plan.rows_of_slot[*slot];
+        }
+        // A flattened key has an index in it; most keys have no digit at all.
+        if !attr.key.bytes().any(|byte| byte.is_ascii_digit()) {
+            continue;
         }
         for (slot, prefix) in plan.prefixes.iter().enumerate() {
             if let Some(rest) = attr.key.strip_prefix(prefix.as_str()) {
@@ -248,12 +281,18 @@ pub fn collect<'a>(
                     offer.flats.resize(plan.prefixes.len(), Vec::new());
                 }
                 offer.flats[slot].push((rest, attr.value));
+                rows |= plan.rows_of_prefix[slot];
             }
         }
     }
-    let events = source.events.iter().any(|event| plan.events.iter().any(|name| name == event.name))
-        || plan.events.iter().any(|name| name == source.event_name);
-    let body = plan.body && source.body != Value::Empty;
+    if source.events.iter().any(|event| plan.events.iter().any(|name| name == event.name))
+        || plan.events.iter().any(|name| name == source.event_name)
+    {
+        rows |= plan.rows_of_events;
+    }
+    if source.body != Value::Empty {
+        rows |= plan.rows_of_body;
+    }
     let mut collector = Collector {
         content: Content::default(),
         filled: 0,
@@ -265,10 +304,12 @@ pub fn collect<'a>(
         memo,
         arena,
     };
-    if offer.values.is_empty() && offer.flats.is_empty() && !events && !body {
+    if rows == 0 {
         return collector.content;
     }
-    for row in &plan.rows {
+    while rows != 0 {
+        let row = &plan.rows[rows.trailing_zeros() as usize];
+        rows &= rows - 1;
         if row.is_for(kind) && !collector.is_filled(row.target) {
             collector.apply(plan, row, &offer);
         }
@@ -330,10 +371,10 @@ impl<'a> Collector<'_, 'a> {
                     }
                 }
                 From::Attr(slot, path) => {
-                    let Some(Some(value)) = offer.values.get(*slot) else {
+                    let Some(value) = offer.value(*slot) else {
                         continue;
                     };
-                    if self.value(row, *value, path, offer) {
+                    if self.value(row, value, path, offer) {
                         let key = plan.slots.iter().find(|(_, known)| *known == slot);
                         return self.note_source(key.map_or("", |(key, _)| key));
                     }
@@ -392,7 +433,7 @@ impl<'a> Collector<'_, 'a> {
             return false;
         }
         if row.shape == Shape::Schema {
-            let name = row.name.and_then(|slot| offer.values.get(slot).copied().flatten());
+            let name = row.name.and_then(|slot| offer.value(slot));
             let Some(name) = name.and_then(|name| self.text_of(name, &[])) else {
                 return false;
             };
@@ -655,8 +696,7 @@ impl<'a> Collector<'_, 'a> {
             let From::Attr(slot, path) = from else {
                 continue;
             };
-            let Some(text) = offer.values.get(*slot).copied().flatten().and_then(|value| self.text_of(value, path))
-            else {
+            let Some(text) = offer.value(*slot).and_then(|value| self.text_of(value, path)) else {
                 continue;
             };
             if PLACEHOLDERS.contains(&text) || text == "null" {
@@ -717,7 +757,7 @@ impl<'a> Collector<'_, 'a> {
             let From::Attr(slot, _) = from else {
                 continue;
             };
-            let Some(value) = offer.values.get(*slot).copied().flatten() else {
+            let Some(value) = offer.value(*slot) else {
                 continue;
             };
             if matches!(value, Value::Str(text) if PLACEHOLDERS.contains(&text)) {
