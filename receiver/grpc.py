@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from receiver.admission import Slot
 from receiver.answer import Accepted, Kind, RefusedError, Service, grpc_refusal, response
 from receiver.auth import Authenticator
-from receiver.config import MIB, Address, LimitsConfig, ReceiverConfig, TlsConfig, parse_address
+from receiver.config import Address, LimitsConfig, ReceiverConfig, TlsConfig, parse_address
 from receiver.intake import Call, Intake
 
 SERVICES: Final[dict[str, Service]] = {
@@ -30,11 +30,11 @@ SERVICES: Final[dict[str, Service]] = {
     metrics_service_pb2.DESCRIPTOR.services_by_name["MetricsService"].full_name: "metrics",
 }
 
-_AHEAD_BYTES: Final = MIB
-_AHEAD_S: Final = 0.25
-"""gRPC does not say how big a message is before it has arrived. Most are small and here at once, so each gets
-`_AHEAD_BYTES` for `_AHEAD_S`; one that takes longer has to be covered for the biggest it could be. What is held beyond
-the budget is therefore never more than the network delivers in that time."""
+_AHEAD_SHARE: Final = 4
+_AHEAD_S: Final = 0.1
+"""gRPC does not say how big a message is before it has arrived. Most are small and here at once, so each is admitted
+with a quarter of the biggest size for `_AHEAD_S`; one that takes longer has to be covered in full. So no more than four
+times the budget can be held, by fast senders of the biggest messages, for that long."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -95,7 +95,7 @@ class GrpcListener:
         call = Call("grpc", service)
         with self._intake.outcome(call):
             call.tenant = self._authenticator.tenant(_authorization(context))
-            slot = await self._intake.reserve(call, _AHEAD_BYTES)
+            slot = await self._intake.reserve(call, self._intake.limits.request_bytes_max // _AHEAD_SHARE)
             deadline = asyncio.get_running_loop().time() + self._intake.limits.body_timeout_s
             body = await self._read(context, slot, 0, deadline)
             if body is None:
@@ -163,6 +163,8 @@ def _options(limits: LimitsConfig) -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 4),
         ("grpc.so_reuseport", 0),
+        # the probe opens the window of waiting bodies from 64 KiB to MiBs; one that is read gets its whole size anyway
+        ("grpc.http2.bdp_probe", 0),
         # bits: 0 identity, 1 deflate, 2 gzip
         ("grpc.compression_enabled_algorithms_bitset", 0b101),
     ]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -19,7 +19,7 @@ from receiver.config import MIB, LimitsConfig
 from receiver.observe import ReceiverObserver
 from spanwise import _native
 from spanwise.model import Signal
-from spanwise.stage import Journal, OverloadedError, RejectedError
+from spanwise.stage import OverloadedError, RejectedError
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,12 @@ _LISTED_MAX: Final = 5
 _KEY_CHARS_MAX: Final = 128
 _ITEMS: Final[dict[Service, str]] = {"traces": "spans", "logs": "log records", "metrics": "data points"}
 _FIELD: Final[dict[Service, str]] = {"traces": "resource_spans", "logs": "resource_logs", "metrics": "resource_metrics"}
+
+
+class Durable(Protocol):
+    """What the receiver needs of a `spanwise.stage.Journal`."""
+
+    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> None: ...
 
 
 class Call:
@@ -54,7 +60,7 @@ class Intake:
         self,
         *,
         limits: LimitsConfig,
-        journal: Journal,
+        journal: Durable,
         admission: Admission,
         executor: Executor,
         observer: ReceiverObserver,

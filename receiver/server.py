@@ -11,9 +11,8 @@ from receiver.auth import Authenticator
 from receiver.config import Address, ReceiverConfig
 from receiver.grpc import GrpcListener
 from receiver.http import HttpListener
-from receiver.intake import Intake
+from receiver.intake import Durable, Intake
 from receiver.observe import ReceiverObserver, Unobserved
-from spanwise.stage import Journal
 
 _THREADS: Final = 2
 _LAST_ANSWERS_S: Final = 0.5
@@ -26,7 +25,7 @@ class Receiver:
     admitted finish, and closes them. Construction raises ValueError if a token cannot be read.
     """
 
-    def __init__(self, config: ReceiverConfig, journal: Journal, observer: ReceiverObserver | None = None) -> None:
+    def __init__(self, config: ReceiverConfig, journal: Durable, observer: ReceiverObserver | None = None) -> None:
         limits = config.limits
         self.admission = Admission(
             in_flight_bytes_max=limits.in_flight_bytes_max,
