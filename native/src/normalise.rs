@@ -1,7 +1,8 @@
 //! From a span of any dialect to its canonical meaning, by the plan.
 //!
-//! Order of work: dialect, operation and kind, content, attribute rows (the dialect's own, then `otel_genai`, then
-//! `otel_genai_legacy`; the first that yields a target wins), usage, finish reasons, errors, usage scope.
+//! Order of work: dialect, operation and kind, content, attribute rows (the dialect's own, then `otel_genai`, then the
+//! dialect's fallbacks, then `otel_genai_legacy`; the first that yields a target wins), usage, finish reasons, errors,
+//! usage scope.
 
 use std::borrow::Cow;
 
@@ -435,13 +436,20 @@ fn fill<'a>(
     }
 
     session.filled = Filled::default();
-    let fall_backs = [plan.otel_genai, plan.otel_genai_legacy];
-    for at in std::iter::once(dialect_at).chain(fall_backs.into_iter().filter(|at| *at != dialect_at)) {
+    let mut pass = |at: usize, fallback: bool| {
         for row in &plan.dialects[at].rows {
-            if row.on >> kind & 1 == 1 {
+            if row.on >> kind & 1 == 1 && row.fallback == fallback {
                 run(plan, row, item, session, arena, canonical);
             }
         }
+    };
+    pass(dialect_at, false);
+    if dialect_at != plan.otel_genai {
+        pass(plan.otel_genai, false);
+    }
+    pass(dialect_at, true);
+    if dialect_at != plan.otel_genai_legacy {
+        pass(plan.otel_genai_legacy, false);
     }
     let hints = content.hints;
     settle_usage(plan, dialect, meaning, item, &session.filled, !canonical.output_preview.is_empty(), canonical);

@@ -241,6 +241,7 @@ struct RawRow {
     scope: Vec<String>,
     unless: Vec<String>,
     failed: Option<bool>,
+    fallback: bool,
     aggregate: bool,
     outside: bool,
     basis: Option<String>,
@@ -391,6 +392,8 @@ pub struct Row {
     pub unless: Box<[KeyId]>,
     /// Only for spans with status error, or only for others.
     pub failed: Option<bool>,
+    /// Follows the rows of `otel_genai`.
+    pub fallback: bool,
     pub aggregate: bool,
     /// The count is not inside its total.
     pub outside: bool,
@@ -922,6 +925,7 @@ impl Compiler {
             scope: boxed(raw.scope),
             unless: self.keys(raw.unless),
             failed: raw.failed,
+            fallback: raw.fallback,
             aggregate: raw.aggregate,
             outside: raw.outside,
             basis: raw.basis.as_deref().map(basis).transpose()?,

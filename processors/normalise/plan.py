@@ -163,6 +163,8 @@ class Row(_Table):
     """Attributes that must be absent."""
     failed: bool | None = None
     """Only for spans with status error, or only for others."""
+    fallback: bool = False
+    """Only if the canonical attribute itself is absent: the row follows those of `otel_genai`."""
     aggregate: bool = False
     """Usage under this key repeats other spans."""
     outside: bool = False
