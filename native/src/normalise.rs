@@ -10,8 +10,8 @@ use bumpalo::Bump;
 
 use crate::messages::{self, Memo};
 use crate::plan::{
-    Action, Basis, Column, Dialect, DialectMask, KeyId, MarkerKey, Meaning, Plan, PrefixId, PrefixSet, Row, ScopeRule,
-    Source, Step, Target, ValueType, When,
+    ANY_KEY, Action, Basis, Column, Dialect, DialectMask, KeyId, MarkerKey, Meaning, Plan, PrefixId, PrefixSet, Row,
+    ScopeRule, Source, Step, Target, ValueType, When,
 };
 use crate::usage::{self, Reported};
 use crate::values;
@@ -436,20 +436,11 @@ fn fill<'a>(
     }
 
     session.filled = Filled::default();
-    let mut pass = |at: usize, fallback: bool| {
-        for row in &plan.dialects[at].rows {
-            if row.on >> kind & 1 == 1 && row.fallback == fallback {
-                run(plan, row, item, session, arena, canonical);
-            }
+    for op in &dialect.program {
+        if op.on >> kind & 1 == 1 && (op.key == ANY_KEY || session.seen.has(op.key)) {
+            let row = &plan.dialects[usize::from(op.dialect)].rows[usize::from(op.row)];
+            run(plan, row, item, session, arena, canonical);
         }
-    };
-    pass(dialect_at, false);
-    if dialect_at != plan.otel_genai {
-        pass(plan.otel_genai, false);
-    }
-    pass(dialect_at, true);
-    if dialect_at != plan.otel_genai_legacy {
-        pass(plan.otel_genai_legacy, false);
     }
     let hints = content.hints;
     settle_usage(plan, dialect, meaning, item, &session.filled, !canonical.output_preview.is_empty(), canonical);

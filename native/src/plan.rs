@@ -401,6 +401,19 @@ pub struct Row {
     pub basis: Option<Basis>,
 }
 
+/// One row of the order of work for a dialect, small enough to skip over quickly.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    /// Bit set of kinds.
+    pub on: u32,
+    /// The row cannot yield without this key; `ANY_KEY` if there is more to it.
+    pub key: KeyId,
+    pub dialect: u16,
+    pub row: u16,
+}
+
+pub const ANY_KEY: KeyId = KeyId::MAX;
+
 pub struct When {
     pub scope: Box<[Box<str>]>,
     pub scope_prefix: Option<Box<str>>,
@@ -479,6 +492,8 @@ pub struct Dialect {
     pub rules: Vec<Rule>,
     pub markers: Vec<Marker>,
     pub rows: Vec<Row>,
+    /// Rows of this dialect, of `otel_genai`, fallbacks of this dialect, rows of `otel_genai_legacy`.
+    pub program: Vec<Op>,
     pub content: ContentPlan,
     pub logs: Vec<LogRule>,
     /// Keys whose presence means that the span names a model.
@@ -622,6 +637,26 @@ fn basis(name: &str) -> Result<Basis, String> {
     })
 }
 
+fn program(dialects: &[Dialect], at: usize, otel_genai: usize, otel_genai_legacy: usize) -> Vec<Op> {
+    let mut passes = vec![(at, false), (otel_genai, false), (at, true), (otel_genai_legacy, false)];
+    if at == otel_genai {
+        passes.remove(1);
+    } else if at == otel_genai_legacy {
+        passes.remove(3);
+    }
+    let mut program = Vec::new();
+    for (dialect, fallback) in passes {
+        for (n, row) in dialects[dialect].rows.iter().enumerate().filter(|(_, row)| row.fallback == fallback) {
+            let key = match &*row.from {
+                [Source::Key(key)] => *key,
+                _ => ANY_KEY,
+            };
+            program.push(Op { on: row.on, key, dialect: dialect as u16, row: n as u16 });
+        }
+    }
+    program
+}
+
 impl Compiler {
     fn new(raw: &RawPlan) -> Result<Self, String> {
         let kinds: FxHashMap<String, Kind> = raw.kinds.iter().cloned().zip(0..).collect();
@@ -715,6 +750,11 @@ impl Compiler {
         let mut maps: Vec<(u16, TextMap)> =
             raw.maps.into_iter().map(|(name, map)| (self.map_ids[&name], boxed_map(map))).collect();
         maps.sort_by_key(|(id, _)| *id);
+        let programs: Vec<Vec<Op>> =
+            (0..dialects.len()).map(|at| program(&dialects, at, otel_genai, otel_genai_legacy)).collect();
+        for (dialect, program) in dialects.iter_mut().zip(programs) {
+            dialect.program = program;
+        }
         let mut marker_keys: Vec<KeyId> = Vec::new();
         let mut log_events = FxHashMap::default();
         for (at, dialect) in dialects.iter().enumerate() {
@@ -821,6 +861,7 @@ impl Compiler {
             rules,
             markers,
             rows,
+            program: Vec::new(),
             content,
             logs,
             model_keys,
