@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from processors.normalise.reference import dialect_reference
 from spanwise.cli.reference import command_reference
 from spanwise.config import config_reference
 from spanwise.telemetry import metric_reference
@@ -13,6 +14,7 @@ from spanwise.telemetry import metric_reference
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "cli.md": command_reference,
     "config.md": config_reference,
+    "dialects.md": dialect_reference,
     "metrics.md": metric_reference,
 }
 

@@ -668,13 +668,6 @@ fn apply<'a>(
                     _ => value,
                 }
             }
-            Step::DropIfPrefix(prefix) => {
-                let text = values::as_str(&value)?;
-                if text.starts_with(&**prefix) {
-                    return None;
-                }
-                value
-            }
             Step::OnlyIfPrefix(prefix) => {
                 let text = values::as_str(&value)?;
                 if !text.starts_with(&**prefix) {

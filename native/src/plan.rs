@@ -347,7 +347,6 @@ pub enum Step {
     StripSuffix(Box<str>),
     /// What follows the last '/' if the part before it is a provider.
     StripProvider,
-    DropIfPrefix(Box<str>),
     OnlyIfPrefix(Box<str>),
 }
 
@@ -1021,7 +1020,6 @@ impl Compiler {
             "strip_prefix" => Step::StripPrefix(argument.into()),
             "strip_suffix" => Step::StripSuffix(argument.into()),
             "strip_provider" => Step::StripProvider,
-            "drop_if_prefix" => Step::DropIfPrefix(argument.into()),
             "only_if_prefix" => Step::OnlyIfPrefix(argument.into()),
             _ => return Err(format!("unknown transform {text:?}")),
         })

@@ -43,7 +43,6 @@ TRANSFORMS: Final[dict[str, str]] = {
     "strip_prefix": "strip_prefix:<text> cuts the text off the front",
     "strip_suffix": "strip_suffix:<text> cuts the text off the end",
     "strip_provider": "cuts a leading '<provider>/' off a model name",
-    "drop_if_prefix": "drop_if_prefix:<text> yields nothing for values that start with the text",
     "only_if_prefix": "only_if_prefix:<text> yields nothing for other values",
 }
 """Name of a transform → what it does. `name:argument` in the tables."""
