@@ -1,0 +1,97 @@
+"""Run the agents of `tests/live/agents` for real and keep what they export.
+
+    python -m tests.live.record PYTHON [NAME...]
+
+PYTHON is an interpreter that has `agents/requirements.txt` installed. Every agent talks to the scripted model server
+and exports through its real SDK exporter into a real receiver, half of them over gRPC and half over HTTP. What the
+receiver put into its journal becomes `recorded/NAME.binpb`: protobuf requests, each behind its length as a varint.
+Stack traces are taken out, they tell about the recording machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from receiver import Receiver, ReceiverConfig
+from spanwise.model import Signal
+from spanwise.stage import SealedRange
+from tests.live.model_server import model_server
+
+HERE = Path(__file__).parent
+AGENTS = tuple(sorted(path.stem for path in (HERE / "agents").glob("*.py") if path.stem != "common"))
+
+
+@dataclass
+class _Tape:
+    """A journal that keeps everything and forgets nothing."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    pending_bytes: int = 0
+
+    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> None:
+        self.bodies.append(body)
+
+    def seal(self, *, bytes_max: int, timeout_s: float) -> SealedRange | None:
+        return None
+
+    def done(self, taken: SealedRange) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _without_stack_traces(body: bytes) -> bytes:
+    request = ExportTraceServiceRequest.FromString(body)
+    for resource_spans in request.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                for event in span.events:
+                    for attribute in event.attributes:
+                        if attribute.key == "exception.stacktrace":
+                            attribute.value.string_value = "(taken out)"
+    return request.SerializeToString()
+
+
+async def record(python: str, names: tuple[str, ...]) -> None:
+    tape = _Tape()
+    receiver = Receiver(ReceiverConfig(grpc="127.0.0.1:0", http="127.0.0.1:0"), tape)
+    await receiver.start()
+    (HERE / "recorded").mkdir(exist_ok=True)
+    with model_server() as model_url:
+        for name in names:
+            tape.bodies.clear()
+            over_grpc = AGENTS.index(name) % 2 == 0
+            endpoint = f"http://{receiver.grpc_address if over_grpc else receiver.http_address}"
+            process = await asyncio.create_subprocess_exec(
+                python,
+                HERE / "agents" / f"{name}.py",
+                env={
+                    **os.environ,
+                    "MODEL_URL": model_url,
+                    "OTLP_ENDPOINT": endpoint,
+                    "OTLP_TRANSPORT": "grpc" if over_grpc else "http",
+                },
+            )
+            if await process.wait():
+                raise SystemExit(f"{name} ended with {process.returncode}")
+            data = b"".join(_VarintBytes(len(body)) + body for body in map(_without_stack_traces, tape.bodies))
+            (HERE / "recorded" / f"{name}.binpb").write_bytes(data)
+            print(f"{name}: {len(tape.bodies)} requests, {len(data)} bytes over {'gRPC' if over_grpc else 'HTTP'}")
+    await receiver.drain()
+
+
+def main() -> None:
+    python, *names = sys.argv[1:]
+    asyncio.run(record(python, tuple(names) or AGENTS))
+
+
+if __name__ == "__main__":
+    main()
