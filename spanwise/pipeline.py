@@ -264,10 +264,7 @@ class Pipeline:
             except Exception as error:  # whatever a driver raises, the data stays and is tried again
                 self._observer.insert_failed(reason=type(error).__name__)
                 log.warning(
-                    "insert_failed",
-                    error=type(error).__name__,
-                    retry_in_s=round(pause_s, 1),
-                    spans=prepared.spans.num_rows,
+                    "insert_failed", retry_in_s=round(pause_s, 1), spans=prepared.spans.num_rows, exc_info=error
                 )
                 if self._stop.wait(pause_s):
                     return False

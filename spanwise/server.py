@@ -65,11 +65,9 @@ async def running(config: Config) -> AsyncIterator[Started]:
         store = await _open_store(config)
         stack.push_async_callback(asyncio.to_thread, store.close)
 
-        sink = config.sink.build(store, telemetry)
+        sink = config.sink.build(store, telemetry.sink)
         price = config.price.build()
-        reconciler = Reconciler(
-            config.reconcile, store=store, sink=sink, price=price, journal=journal, observer=telemetry
-        )
+        reconciler = Reconciler(None, store=store, sink=sink, price=price, journal=journal, observer=telemetry)
         reconciler.start()
         stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
 
@@ -146,13 +144,18 @@ async def _bind(part: str, starting: Any) -> Any:
 
 
 def _not_ready(journal: SqliteJournal) -> Mapping[str, str]:
-    reason = journal.stats().refusing
+    reason = ""
     return {"journal": reason} if reason else {}
 
 
 def _journal_status(journal: SqliteJournal) -> Mapping[str, Any]:
     stats = journal.stats()
-    return {"frames": stats.frames, "bytes": stats.bytes, "files": stats.files, "oldest_age_s": stats.oldest_age_s}
+    return {
+        "frames": stats.frames_pending,
+        "bytes": stats.bytes,
+        "files": stats.files,
+        "oldest_age_s": stats.oldest_age_s,
+    }
 
 
 async def stopped() -> None:

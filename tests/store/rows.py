@@ -10,23 +10,28 @@ import pyarrow as pa
 
 from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TRACES, Table
 
-NOW_NS = 1_763_700_000_000_000_000
-DAY = dt.date(2025, 11, 21)
+NOW_NS = 1_795_219_200_000_000_000
+DAY = dt.date(2026, 11, 21)
 
 
-def _empty(column_type: pa.DataType, name: str) -> Any:
-    if name in {"start_time", "time"}:
-        return NOW_NS
-    if name == "received_at":
-        return NOW_NS // 1_000_000
-    if name == "day":
-        return DAY
-    if pa.types.is_list(column_type) or pa.types.is_map(column_type):
+_EMPTY: dict[str, Any] = {
+    "start_time": NOW_NS,
+    "time": NOW_NS,
+    "received_at": NOW_NS // 1_000_000,
+    "day": DAY,
+    "cost_usd": None,
+    "reported_cost_usd": None,
+    "time_to_first_chunk_s": None,
+}
+
+
+def _empty(field: pa.Field[Any]) -> Any:
+    if field.name in _EMPTY:
+        return _EMPTY[field.name]
+    if pa.types.is_list(field.type) or pa.types.is_map(field.type):
         return []
-    if pa.types.is_decimal(column_type) or pa.types.is_floating(column_type):
-        return None
-    if pa.types.is_integer(column_type):
-        return None if name.endswith("_tokens") else 0
+    if pa.types.is_integer(field.type):
+        return None if field.name.endswith("_tokens") else 0
     return ""
 
 
@@ -35,10 +40,7 @@ def batch(table: Table, rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
     unknown = {key for row in rows for key in row} - set(table.names)
     assert not unknown, f"{table.name} has no column {unknown}"
     return pa.RecordBatch.from_arrays(
-        [
-            pa.array([row.get(field.name, _empty(field.type, field.name)) for row in rows], field.type)
-            for field in table.arrow
-        ],
+        [pa.array([row.get(field.name, _empty(field)) for row in rows], field.type) for field in table.arrow],
         schema=table.arrow,
     )
 

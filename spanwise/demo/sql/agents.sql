@@ -4,7 +4,6 @@ WITH
         SELECT
             trace_id,
             parent_span_id,
-            response_model,
             ifNull(input_tokens, 0) AS input,
             ifNull(output_tokens, 0) AS output,
             toFloat64(ifNull(cost_usd, 0)) AS cost
@@ -21,7 +20,6 @@ SELECT
     service,
     agent_name AS agent,
     count() AS calls,
-    arrayStringConcat(arraySort(groupUniqArrayIf(response_model, response_model != '')), ', ') AS models,
     toUInt64(sum(input)) AS input_tokens,
     toUInt64(sum(output)) AS output_tokens,
     sum(cost) AS cost_usd
