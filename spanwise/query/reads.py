@@ -1,0 +1,110 @@
+"""Answers `ask.Queries` from a store, through its bounded read-only connections."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from spanwise.query.ask import ManyTracesError, NoSuchTraceError, TraceFilter
+from spanwise.store import QueryError, Store, load_sql
+from spanwise.store.reading import read, stream
+
+_FORMATS: Final = {
+    "json": "JSONEachRow",
+    "jsonl": "JSONEachRow",
+    "csv": "CSVWithNames",
+    "parquet": "Parquet",
+    "table": "JSONCompactEachRowWithNamesAndTypes",
+}
+_READS: Final = re.compile(r"\(*(SELECT|WITH)\b")
+_DESCRIBES: Final = re.compile(r"(SHOW|DESCRIBE|EXPLAIN|EXISTS)\b")
+# What formatQuery quotes: strings and identifiers, with a backslash before any quote inside.
+_QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_ID_DIGITS: Final = 32
+
+
+class StoreQueries:
+    """The reads of one store. Methods block and may be called from several threads at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
+        """See `Queries.sql`. The statement is checked before this returns."""
+        statement = statement.strip().rstrip(";")
+        streams = self._checked(statement)
+        wanted = _FORMATS[format_]
+        if not streams and wanted == "JSONEachRow":
+            # chDB streams nothing but SELECT; these answers are small.
+            pieces = iter((read(self._store, statement, parameters, "JSONLines"),))
+        else:
+            pieces = stream(self._store, statement, parameters, wanted)
+        return _array(pieces) if format_ == "json" else pieces
+
+    def _checked(self, statement: str) -> bool:
+        """True for a SELECT, False for a statement that describes. Raises QueryError for everything else.
+
+        `readonly` keeps a query from changing the store, but not from writing a file: `INTO OUTFILE` is carried out by
+        the client, and in embedded mode that is this process. The store's own parser decides what is a keyword.
+        """
+        asked = {"statement": statement}
+        canonical = read(self._store, load_sql("spanwise.query", "canonical"), asked, "RawBLOB").decode()
+        words = _QUOTED.sub("''", canonical)
+        if re.search(r"\bOUTFILE\b", words):
+            raise QueryError("INTO OUTFILE is not allowed: choose a format and save the answer where you ask")
+        if _READS.match(words):
+            return True
+        if _DESCRIBES.match(words):
+            return False
+        raise QueryError(f"{words.split(maxsplit=1)[0]} is not allowed: only reads are answered here")
+
+    def traces(self, chosen: TraceFilter) -> list[dict[str, Any]]:
+        return self._rows(
+            "traces",
+            since_s=chosen.since_s or 0,
+            before_s=chosen.before_s or 0,
+            service=chosen.service,
+            agent=chosen.agent,
+            model=chosen.model,
+            conversation=chosen.conversation,
+            errors=chosen.errors,
+            cost_min_usd=float(chosen.cost_min_usd or 0),
+            limit=chosen.limit,
+        )
+
+    def trace(self, trace_id: str) -> dict[str, Any]:
+        trace_id = trace_id.lower()
+        if len(trace_id) < _ID_DIGITS:
+            found = [row["trace_id"] for row in self._rows("trace_ids", prefix=trace_id)]
+            if len(found) > 1:
+                raise ManyTracesError(found)
+            if not found:
+                raise NoSuchTraceError
+            (trace_id,) = found
+        summary = self._rows("trace", trace_id=trace_id)
+        if not summary:
+            raise NoSuchTraceError
+        return {"trace": summary[0], "spans": self._rows("trace_spans", trace_id=trace_id)}
+
+    def summary(self) -> dict[str, Any]:
+        return self._rows("summary")[0]
+
+    def _rows(self, name: str, **params: Any) -> list[dict[str, Any]]:
+        answer = read(self._store, load_sql("spanwise.query", name), params, "JSONEachRow")
+        return [json.loads(line, parse_float=Decimal) for line in answer.splitlines()]
+
+
+def _array(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines of JSON as one array. A line feed ends a row: inside a row it is escaped."""
+    yield b"["
+    held = b""
+    for piece in pieces:
+        text = held + piece
+        body = text.rstrip(b"\n")
+        held = text[len(body) :]
+        yield body.replace(b"\n", b",\n")
+        held = b"\n" if held else b""
+    yield b"]\n"

@@ -1,0 +1,7 @@
+SELECT * EXCEPT (content, attributes, attribute_types, resource_attributes, scope_attributes, events, links) REPLACE (
+    replaceOne(toString(start_time), ' ', 'T') || 'Z' AS start_time,
+    replaceOne(toString(received_at), ' ', 'T') || 'Z' AS received_at
+)
+FROM spans FINAL
+WHERE trace_id = {trace_id:String}
+ORDER BY spans.start_time, span_id
