@@ -21,7 +21,6 @@ from spanwise.config import Config
 from spanwise.journal import JournalError, SqliteJournal
 from spanwise.pipeline import DeadLetters, Pipeline
 from spanwise.query import StoreQueries
-from spanwise.reconciler import Reconciler
 from spanwise.store import Store, StoreConfigError, StoreError, open_store
 from spanwise.telemetry import Telemetry, version
 from spanwise.web import Sources, WebServer
@@ -67,13 +66,9 @@ async def running(config: Config) -> AsyncIterator[Started]:
 
         sink = config.sink.build(store, telemetry.sink)
         price = config.price.build()
-        reconciler = Reconciler(None, store=store, sink=sink, price=price, journal=journal, observer=telemetry)
-        reconciler.start()
-        stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
 
-        def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
+        def on_stored(spans: pa.RecordBatch, _log_events: pa.RecordBatch) -> None:
             telemetry.count_gen_ai(spans)
-            reconciler.touched(spans, log_events)
 
         pipeline = Pipeline(
             config.pipeline,
@@ -99,7 +94,7 @@ async def running(config: Config) -> AsyncIterator[Started]:
             Sources(
                 queries=StoreQueries(store),
                 telemetry=telemetry,
-                not_ready=lambda: _not_ready(journal),
+                not_ready=dict,
                 status=lambda: {
                     "version": version(),
                     **ports,
@@ -141,11 +136,6 @@ async def _bind(part: str, starting: Any) -> Any:
         return await starting
     except (OSError, ValueError) as error:
         raise StartError(f"cannot start {part}: {error}") from error
-
-
-def _not_ready(journal: SqliteJournal) -> Mapping[str, str]:
-    reason = ""
-    return {"journal": reason} if reason else {}
 
 
 def _journal_status(journal: SqliteJournal) -> Mapping[str, Any]:

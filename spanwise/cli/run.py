@@ -13,8 +13,8 @@ from rich.panel import Panel
 
 from spanwise.cli.client import CommandError
 from spanwise.config import Config, ConfigError, load
-from spanwise.demo import run as play  # type: ignore[attr-defined]
-from spanwise.server import Started, StartError, serve  # type: ignore[import-not-found]
+from spanwise.demo import run as play
+from spanwise.server import Started, StartError, serve
 from spanwise.telemetry import configure_logging, version
 
 
