@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from bench.payloads import Payload
+
+Export: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, ExportTraceServiceResponse]
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
@@ -44,7 +47,7 @@ async def send(
 
     async def worker() -> None:
         async with grpc.aio.insecure_channel(endpoint, options=_OPTIONS) as channel:
-            export = channel.unary_unary(
+            export: Export = channel.unary_unary(
                 METHOD, request_serializer=None, response_deserializer=ExportTraceServiceResponse.FromString
             )
             while not queue.empty():

@@ -43,7 +43,7 @@ def fresh(payload: Payload, rng: random.Random) -> Payload:
     return Payload(body, payload.spans, tuple(ids))
 
 
-def _set(span: Span, key: str, value: str | int | float | list[str]) -> None:
+def _set(span: Span, key: str, value: object) -> None:
     attribute = span.attributes.add(key=key).value
     if isinstance(value, str):
         attribute.string_value = value
@@ -51,7 +51,7 @@ def _set(span: Span, key: str, value: str | int | float | list[str]) -> None:
         attribute.int_value = value
     elif isinstance(value, float):
         attribute.double_value = value
-    else:
+    elif isinstance(value, list):
         for item in value:
             attribute.array_value.values.add(string_value=item)
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from bench.load import METHOD
+from bench.load import METHOD, Export
 from bench.payloads import Payload, agent, small
 from tests.running import RunningServer
 
@@ -29,7 +29,7 @@ async def _send_until_killed(server: RunningServer, payloads: list[Payload], ack
 
     async def worker() -> None:
         async with grpc.aio.insecure_channel(server.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
-            export = channel.unary_unary(
+            export: Export = channel.unary_unary(
                 METHOD, request_serializer=None, response_deserializer=ExportTraceServiceResponse.FromString
             )
             while queue:

@@ -16,13 +16,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from receiver import Receiver, ReceiverConfig
 from spanwise.model import Signal
 from spanwise.stage import SealedRange
 from tests.live.model_server import model_server
+from tests.live.tape import RECORDED, write
 
 HERE = Path(__file__).parent
 AGENTS = tuple(sorted(path.stem for path in (HERE / "agents").glob("*.py") if path.stem != "common"))
@@ -64,7 +64,7 @@ async def record(python: str, names: tuple[str, ...]) -> None:
     tape = _Tape()
     receiver = Receiver(ReceiverConfig(grpc="127.0.0.1:0", http="127.0.0.1:0"), tape)
     await receiver.start()
-    (HERE / "recorded").mkdir(exist_ok=True)
+    RECORDED.mkdir(exist_ok=True)
     with model_server() as model_url:
         for name in names:
             tape.bodies.clear()
@@ -82,9 +82,8 @@ async def record(python: str, names: tuple[str, ...]) -> None:
             )
             if await process.wait():
                 raise SystemExit(f"{name} ended with {process.returncode}")
-            data = b"".join(_VarintBytes(len(body)) + body for body in map(_without_stack_traces, tape.bodies))
-            (HERE / "recorded" / f"{name}.binpb").write_bytes(data)
-            print(f"{name}: {len(tape.bodies)} requests, {len(data)} bytes over {'gRPC' if over_grpc else 'HTTP'}")
+            size = write(RECORDED / f"{name}.binpb", map(_without_stack_traces, tape.bodies))
+            print(f"{name}: {len(tape.bodies)} requests, {size} bytes over {'gRPC' if over_grpc else 'HTTP'}")
     await receiver.drain()
 
 

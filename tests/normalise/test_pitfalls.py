@@ -17,7 +17,7 @@ PYDANTIC = "pydantic-ai"
 AI_SDK = "ai"
 
 
-# ---- 1. token double counting
+# 1. token double counting
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_1_10_totals_are_kept_as_reported_and_never_become_input_or_output() -> 
     assert usage(codex)[:2] == (318, None)
 
 
-# ---- 2. is input inclusive of cache?
+# 2. is input inclusive of cache?
 
 OPENLIT = "openlit.instrumentation.anthropic"
 CACHE = {"gen_ai.usage.cache_read.input_tokens": 1024, "gen_ai.usage.cache_creation.input_tokens": 211}
@@ -261,7 +261,7 @@ def test_2_11_langfuse_buckets_are_disjoint_and_openai_details_are_not() -> None
     assert generation(openai) == (153, 24, 64, None, None)
 
 
-# ---- 3. reasoning tokens
+# 3. reasoning tokens
 
 
 def test_3_1_gemini_total_reveals_thoughts_outside_the_output() -> None:
@@ -305,7 +305,7 @@ def test_3_4_langfuse_reasoning_bucket_is_outside_the_output() -> None:
     assert (row["output_tokens"], row["reasoning_tokens"]) == (50, 30)
 
 
-# ---- 4. streaming and time
+# 4. streaming and time
 
 
 def test_4_1_zero_tokens_of_a_stream_that_answered_are_unknown() -> None:
@@ -351,7 +351,7 @@ def test_4_3_langfuse_completion_start_is_json_in_a_string() -> None:
     assert span(later, scope=LANGFUSE)["time_to_first_chunk_s"] == pytest.approx(0.25)
 
 
-# ---- 5. which span is what
+# 5. which span is what
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_5_10_a_span_without_agent_telemetry_is_passed_through_untouched() -> No
     assert row["attributes"] == {"http.request.method": "GET", "session.id": "s", "user.id": "u"}
 
 
-# ---- 6. tools
+# 6. tools
 
 
 def test_6_1_call_ids_that_are_placeholders_are_none() -> None:
@@ -475,7 +475,7 @@ def test_6_5_deferred_tool_of_pydantic_ai_is_no_error() -> None:
     assert (row["tool_status"], row["error_type"]) == ("deferred", "")
 
 
-# ---- 7. finish reasons
+# 7. finish reasons
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ def test_7_4_a_reason_without_a_canonical_name_stays_raw_only() -> None:
     assert (row["finish_reasons"], row["finish_reasons_raw"]) == ([], ["pause_turn"])
 
 
-# ---- 8. errors
+# 8. errors
 
 EXCEPTIONS = [
     ("exception", {"exception.type": "FirstError"}),
@@ -577,7 +577,7 @@ def test_8_6_on_a_failed_call_the_openinference_model_is_the_requested_one() -> 
     assert span(attributes)["response_model"] == "gpt-4o"
 
 
-# ---- 9. sessions and identity
+# 9. sessions and identity
 
 
 def test_9_1_no_conversation_is_invented() -> None:
@@ -640,7 +640,7 @@ def test_9_9_host_comes_before_api_family() -> None:
     assert span(attributes)["provider"] == "azure.ai.openai"
 
 
-# ---- 10. encoding
+# 10. encoding
 
 
 def test_10_1_numbers_and_placeholders_as_text_are_read() -> None:
@@ -710,7 +710,7 @@ def test_10_5_repeated_keys_take_the_last_value() -> None:
     assert row["request_model"] == "b"
 
 
-# ---- 12. cost
+# 12. cost
 
 
 @pytest.mark.parametrize(
