@@ -130,4 +130,4 @@ def together(parts: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBat
         return parts[0]
     table = pa.Table.from_batches(list(parts), schema=schema).unify_dictionaries().combine_chunks()
     batches = table.to_batches()
-    return batches[0] if batches else schema.empty_table().combine_chunks().to_batches()[0]
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)

@@ -1,0 +1,857 @@
+"""Decide traces again when they have gone quiet: usage scopes, joined log records, summaries.
+
+A trace is dirty from the moment rows of it are stored until it is decided. What was just stored is decided from memory;
+only traces that were summarised before, or that no longer fit into memory, are read back, because looking up thousands
+of random trace ids a second in a large table would cost more than storing them.
+
+After a crash nothing is lost: the journal keeps, together with the rows it forgets, how far back something may still be
+dirty, and everything received since is decided again, which changes nothing where it had been decided before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from processors.columns import (
+    Array,
+    Bools,
+    Ints,
+    arrow,
+    compute,
+    dense,
+    encode,
+    first_filled,
+    first_rows,
+    is_known,
+    is_one_of,
+    numbers,
+    plain,
+    replaced,
+    together,
+)
+from processors.log_join import assign, conversations, join
+from processors.reconcile import (
+    CALLS,
+    LOG,
+    NARROW,
+    NATIVE_DIALECTS,
+    Decision,
+    decide,
+    decided,
+    latest,
+    narrow,
+    next_version,
+    summarise,
+)
+from spanwise.model import CONTENT, LOG_EVENTS, SPANS
+from spanwise.stage import Processor
+from spanwise.store import load_sql
+
+log = structlog.get_logger(__name__)
+
+WATERMARK: Final = "reconcile.received_ms"
+_SECOND_NS: Final = 10**9
+_ANCIENT_NS: Final = 946_684_800 * _SECOND_NS
+"""2000-01-01: no agent is older."""
+_FUTURE_NS: Final = 24 * 3600 * _SECOND_NS
+_PARTNER_NS: Final = 600 * _SECOND_NS
+_LOG_SLACK_NS: Final = 3600 * _SECOND_NS
+"""Records are looked for this long before and after the spans of a trace."""
+_IDS_PER_QUERY: Final = 2_000
+"""The text of a query is at most 256 KiB by default."""
+_TIME_MAX: Final = 2**63 - 1
+
+_NARROW_SQL: Final = {
+    "attribute_count": "toInt32(countMatches(attribute_types, '[a-z]')) AS attribute_count",
+    "content_count": "toInt32(length(content)) AS content_count",
+}
+_CALL_SCHEMA: Final = pa.schema(
+    [("tenant", pa.utf8()), ("trace_id", pa.utf8()), ("key", pa.utf8()), ("sure", arrow.bool_())]
+)
+_PARTNERS_MAX: Final = 1_000
+"""A scripted model server may answer every call with one id."""
+
+
+class ReconcilerConfig(BaseModel):
+    """When a trace is decided and how much of that happens at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    quiet_s: float = Field(1.0, ge=0, description="A trace is decided once nothing has arrived for it this long.")
+    dirty_max_s: float = Field(10.0, ge=0, description="A trace that never goes quiet is decided this often.")
+    tick_s: float = Field(0.25, gt=0, description="Pause between two rounds.")
+    traces_per_round: int = Field(5_000, ge=1, description="Most traces decided in one round.")
+    rows_per_round: int = Field(200_000, ge=1, description="Most spans decided in one round, but at least one trace.")
+    dirty_traces_max: int = Field(
+        200_000, ge=1, description="Traces waiting in memory; further ones are found again in the store."
+    )
+    cached_rows_max: int = Field(
+        200_000, ge=0, description="Spans held in memory until their trace is decided; older ones are read back."
+    )
+    recent_calls_max: int = Field(
+        100_000, ge=0, description="Model calls remembered to find the same call reported in another trace."
+    )
+    recent_calls_s: float = Field(120.0, ge=0, description="How long a model call is remembered for that.")
+    records_max: int = Field(10_000, ge=1, description="Log records without a trace that wait for their trace at once.")
+    retry_max_s: float = Field(30.0, ge=0.1, description="Longest pause after rounds that failed.")
+
+
+class Reader(Protocol):
+    def read_arrow(
+        self, sql: str, params: Mapping[str, Any] | None = None, *, schema: pa.Schema | None = None
+    ) -> pa.Table: ...
+
+
+class CorrectionSink(Protocol):
+    def write(self, token: str, spans: pa.RecordBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> None: ...
+    def rewrite(self, spans: pa.RecordBatch, token: str) -> None: ...
+    def write_traces(self, traces: pa.RecordBatch, token: str) -> None: ...
+
+
+class Notes(Protocol):
+    """A journal, as far as it keeps notes across restarts."""
+
+    def get_meta(self, key: str) -> str | None: ...
+    def set_meta(self, key: str, value: str) -> None: ...
+
+
+class ReconcileObserver(Protocol):
+    def reconciled(self, traces: int, seconds: float) -> None: ...
+    def reconcile_failed(self) -> None: ...
+
+
+class _Silent:
+    def reconciled(self, traces: int, seconds: float) -> None:
+        pass
+
+    def reconcile_failed(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerStats:
+    """State at one moment, and counts since the start."""
+
+    dirty: int
+    """Traces that wait to be decided, as far as memory knows them."""
+    lag_s: float
+    """How long the oldest of them has been waiting."""
+    spilled: bool
+    """More traces are dirty than memory holds; they are being found again in the store."""
+    cached_rows: int
+    traces: int
+    rows: int
+    read_back: int
+    """Traces that had to be read from the store."""
+    corrections: int
+    joined: int
+    """Log records that a span was found for; a record is counted whenever its trace is decided."""
+    unjoined: int
+    failures: int
+    seconds: float
+
+
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Dirty:
+    first_s: float
+    last_s: float
+    received_ms: int
+    low_ns: int
+    high_ns: int
+    rows: int
+    read: bool
+    """The store may have rows of it that memory does not have."""
+    touches: int = 1
+
+
+@dataclass(slots=True)
+class _Counts:
+    traces: int = 0
+    rows: int = 0
+    read_back: int = 0
+    corrections: int = 0
+    joined: int = 0
+    unjoined: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+
+
+class _Known(NamedTuple):
+    low_ns: int
+    high_ns: int
+    version: int
+    day: int
+
+
+@dataclass(slots=True)
+class _Round:
+    """The traces of one round and what memory holds of them."""
+
+    keys: dict[_Key, _Dirty]
+    rows: list[pa.RecordBatch] = field(default_factory=list)
+    touches: dict[_Key, int] = field(default_factory=dict)
+    """How often each had been touched when the round began."""
+
+
+class Reconciler:
+    """Keeps spans and trace summaries right while rows keep arriving.
+
+    `touched` is called with every stored batch, before the journal forgets it; everything else happens on one thread
+    of its own. Without `start`, `tick` does one round on the caller's thread.
+    """
+
+    def __init__(
+        self,
+        config: ReconcilerConfig | None = None,
+        *,
+        store: Reader,
+        sink: CorrectionSink,
+        price: Processor,
+        journal: Notes,
+        observer: ReconcileObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._config = config or ReconcilerConfig()
+        self._queries = _Queries(store, wall_ns)
+        self._sink = sink
+        self._price = price
+        self._journal = journal
+        self._observer = observer or _Silent()
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._lock = threading.Lock()
+        self._dirty: dict[_Key, _Dirty] = {}
+        self._cache: list[pa.RecordBatch] = []
+        self._cached_rows = 0
+        self._calls = _RecentCalls(self._config)
+        self._records: list[tuple[str, str, str, int]] = []
+        self._has_logs = self._has_loose_logs = False
+        self._warm = False
+        since = journal.get_meta(WATERMARK)
+        self._spilled_ms: int | None = int(since) if since else 0
+        self._overflow_ms: int | None = None
+        self._latest_ms = self._spilled_ms or 0
+        self._counts = _Counts()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spanwise-reconcile", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish the running round. True if it finished in time; what is dirty stays so for the next start."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def stats(self) -> ReconcilerStats:
+        with self._lock:
+            oldest = min((entry.first_s for entry in self._dirty.values()), default=None)
+            counts = self._counts
+            return ReconcilerStats(
+                dirty=len(self._dirty),
+                lag_s=0.0 if oldest is None else max(0.0, self._clock() - oldest),
+                spilled=self._spilled_ms is not None,
+                cached_rows=self._cached_rows,
+                traces=counts.traces,
+                rows=counts.rows,
+                read_back=counts.read_back,
+                corrections=counts.corrections,
+                joined=counts.joined,
+                unjoined=counts.unjoined,
+                failures=counts.failures,
+                seconds=counts.seconds,
+            )
+
+    # What arrives
+
+    def touched(self, spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
+        """Rows that were just stored. Durable notes are made before it returns."""
+        touches = [*_touches(spans, "start_time"), *_touches(log_events, "time")]
+        rows = narrow(spans) if spans.num_rows else None
+        calls = _call_keys(rows) if rows is not None else None
+        with self._lock:
+            now = self._clock()
+            for key, received, low, high, count in touches:
+                self._latest_ms = max(self._latest_ms, received)
+                if key[1]:
+                    self._touch(key, now, received, low, high, count, read=False)
+            if rows is not None and calls is not None:
+                self._remember(rows)
+                self._calls.add(calls, now)
+            if log_events.num_rows:
+                self._has_logs = True
+                self._loose_records(log_events)
+            self._note()
+
+    def _touch(self, key: _Key, now: float, received: int, low: int, high: int, rows: int, *, read: bool) -> None:
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.last_s = now
+            entry.touches += 1
+            entry.received_ms = min(entry.received_ms, received)
+            entry.low_ns, entry.high_ns = min(entry.low_ns, low), max(entry.high_ns, high)
+            entry.rows += rows
+            entry.read |= read
+        elif len(self._dirty) < self._config.dirty_traces_max:
+            self._dirty[key] = _Dirty(now, now, received, low, high, rows, read)
+        else:
+            self._spilled_ms = received if self._spilled_ms is None else min(self._spilled_ms, received)
+            self._overflow_ms = received if self._overflow_ms is None else min(self._overflow_ms, received)
+
+    def _remember(self, rows: pa.RecordBatch) -> None:
+        self._cache.append(rows)
+        self._cached_rows += rows.num_rows
+        while self._cached_rows > self._config.cached_rows_max and self._cache:
+            oldest = self._cache.pop(0)
+            self._cached_rows -= oldest.num_rows
+            for key in _keys(oldest):
+                if key in self._dirty:
+                    self._dirty[key].read = True
+
+    def _loose_records(self, log_events: pa.RecordBatch) -> None:
+        loose = log_events.filter(pa.array(is_one_of(log_events.column("trace_id"), ("",))))
+        if loose.num_rows == 0:
+            return
+        self._has_loose_logs = True
+        columns = [plain(loose.column(name)).to_pylist() for name in ("tenant", "conversation_id", "response_id")]
+        times = numbers(loose.column("time")).tolist()
+        wanted = {
+            (str(tenant), str(conversation), str(response), int(at))
+            for tenant, conversation, response, at in zip(*columns, times, strict=True)
+            if conversation or response
+        }
+        self._records += sorted(wanted)
+        del self._records[: -self._config.records_max]
+
+    def _note(self) -> None:
+        """How far back something may be dirty. Durable together with the range whose rows it is about."""
+        oldest = min((entry.received_ms for entry in self._dirty.values()), default=self._latest_ms)
+        if self._spilled_ms is not None:
+            oldest = min(oldest, self._spilled_ms)
+        self._journal.set_meta(WATERMARK, str(oldest))
+
+    # Rounds
+
+    def _run(self) -> None:
+        pause_s = self._config.tick_s
+        while not self._stop.wait(pause_s):
+            try:
+                self.tick()
+            except Exception as error:  # whatever a driver raises: the traces stay dirty and are tried again
+                with self._lock:
+                    self._counts.failures += 1
+                self._observer.reconcile_failed()
+                pause_s = min(max(pause_s, 0.5) * 2, self._config.retry_max_s)
+                log.warning("reconcile_failed", error=type(error).__name__, retry_in_s=round(pause_s, 1))
+            else:
+                pause_s = self._config.tick_s
+
+    def tick(self) -> int:
+        """One round: decide what is due. Returns the number of traces; raises what the store raises."""
+        started = self._clock()
+        if not self._warm:
+            self._warm_up()
+        self._find_spilled()
+        self._find_of_records()
+        chosen = self._choose()
+        if not chosen.keys:
+            return 0
+        try:
+            self._decide(chosen)
+        except BaseException:
+            self._give_back(chosen)
+            raise
+        seconds = self._clock() - started
+        with self._lock:
+            self._counts.seconds += seconds
+            self._note()
+        self._observer.reconciled(len(chosen.keys), seconds)
+        return len(chosen.keys)
+
+    def _warm_up(self) -> None:
+        has_logs, has_loose = self._queries.has_logs()
+        since = self._wall_ns() // 10**6 - int(self._config.recent_calls_s * 1_000)
+        calls = self._queries.calls(since, self._config.recent_calls_max)
+        with self._lock:
+            self._has_logs |= has_logs
+            self._has_loose_logs |= has_loose
+            self._calls.add(_call_keys(calls), self._clock())
+            self._warm = True
+
+    def _find_spilled(self) -> None:
+        """Take traces from the store that memory had no room for, or that were dirty when the program stopped."""
+        room = self._config.dirty_traces_max // 2
+        with self._lock:
+            since = self._spilled_ms
+            if since is None or len(self._dirty) > room:
+                return
+            self._overflow_ms = None
+        most = max(1, min(room, 4 * self._config.traces_per_round))
+        found = self._queries.since(since, most)
+        with self._lock:
+            now = self._clock()
+            self._spilled_ms = max(received for _, received, _, _ in found) + 1 if len(found) >= most else None
+            if self._overflow_ms is not None:
+                self._spilled_ms = min(self._overflow_ms, self._spilled_ms or self._overflow_ms)
+            for key, received, low, high in found:
+                self._touch(key, now - self._config.quiet_s, received, low, high, 0, read=True)
+                self._latest_ms = max(self._latest_ms, received)
+
+    def _find_of_records(self) -> None:
+        with self._lock:
+            records, self._records = self._records[: self._config.records_max], []
+        if not records:
+            return
+        found = self._queries.of_records(records, self._config.traces_per_round)
+        with self._lock:
+            now = self._clock()
+            for key, received, low, high in found:
+                self._touch(key, now, received, low, high, 0, read=True)
+
+    def _choose(self) -> _Round:
+        config = self._config
+        with self._lock:
+            now = self._clock()
+            # the more is waiting, the longer a trace may gather before it is worth a round
+            quiet_s = config.quiet_s * (1 + len(self._dirty) // (2 * config.traces_per_round))
+            keys: dict[_Key, _Dirty] = {}
+            rows = 0
+            for key, entry in self._dirty.items():
+                if now - entry.last_s < quiet_s and now - entry.first_s < config.dirty_max_s:
+                    continue
+                if keys and (rows + entry.rows > config.rows_per_round or len(keys) >= config.traces_per_round):
+                    break
+                keys[key] = entry
+                rows += entry.rows
+            chosen = _Round(keys)
+            if not keys:
+                return chosen
+            self._take_rows(chosen, keys)
+            partners = self._calls.partners(chosen.rows, set(keys), now)
+            late = {}
+            for key, low, high in partners:
+                entry = self._dirty.get(key) or _Dirty(now, now, self._latest_ms, low, high, 0, read=True)
+                late[key] = entry
+            self._take_rows(chosen, late)
+            chosen.keys.update(late)
+            # until they are decided they stay dirty, at the end of the line
+            for key, entry in chosen.keys.items():
+                self._dirty.pop(key, None)
+                self._dirty[key] = entry
+                entry.first_s = entry.last_s = now
+                chosen.touches[key] = entry.touches
+            return chosen
+
+    def _take_rows(self, chosen: _Round, keys: Mapping[_Key, _Dirty]) -> None:
+        if not keys:
+            return
+        wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in keys])
+        kept = []
+        for batch in self._cache:
+            due = compute.is_in(_joined(batch), value_set=wanted)
+            mine = batch.filter(due)
+            if mine.num_rows:
+                chosen.rows.append(mine)
+                self._cached_rows -= mine.num_rows
+            if mine.num_rows == 0:
+                kept.append(batch)
+            elif mine.num_rows < batch.num_rows:
+                kept.append(batch.filter(compute.invert(due)))
+        self._cache = kept
+
+    def _give_back(self, chosen: _Round) -> None:
+        """Failed: the traces stay dirty; what memory held of them is read from the store next time."""
+        with self._lock:
+            for key, entry in chosen.keys.items():
+                self._dirty.setdefault(key, entry).read = True
+
+    def _decide(self, chosen: _Round) -> None:
+        known = self._queries.known(chosen.keys)
+        spans = self._rows_of(chosen, known)
+        corrections = 0
+        if spans.num_rows:
+            spans, whole = self._with_logs(spans)
+            decision = decide(spans)
+            corrections = self._correct(spans, decision, whole)
+            self._summarise(spans, decision, known)
+        with self._lock:
+            for key, touches in chosen.touches.items():
+                entry = self._dirty.get(key)
+                if entry is not None and entry.touches == touches:
+                    del self._dirty[key]
+            self._counts.traces += len(chosen.keys)
+            self._counts.rows += spans.num_rows
+            self._counts.corrections += corrections
+
+    def _rows_of(self, chosen: _Round, known: Mapping[_Key, _Known]) -> pa.RecordBatch:
+        read = {
+            key: (min(entry.low_ns, known[key].low_ns), max(entry.high_ns, known[key].high_ns))
+            if key in known
+            else (entry.low_ns, entry.high_ns)
+            for key, entry in chosen.keys.items()
+            if entry.read or key in known
+        }
+        parts = []
+        if chosen.rows:
+            held = together(chosen.rows, NARROW)
+            again = pa.array([f"{tenant}\n{trace}" for tenant, trace in read], pa.utf8())
+            parts.append(held.filter(compute.invert(compute.is_in(_joined(held), value_set=again))))
+        with self._lock:
+            self._counts.read_back += len(read)
+        parts += self._queries.spans(read)
+        return latest(together(parts, NARROW))
+
+    # Log records
+
+    def _with_logs(self, spans: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Spans with what their log records add, and the whole rows that this changed, not yet stored."""
+        nothing = together([], SPANS.arrow)
+        if not self._has_logs:
+            return spans, nothing
+        logs = self._queries.logs(spans, loose=self._has_loose_logs)
+        of = assign(spans, logs)
+        with self._lock:
+            self._counts.joined += int(np.count_nonzero(of >= 0))
+            self._counts.unjoined += int(np.count_nonzero(of < 0))
+        rows = np.unique(of[of >= 0])
+        if len(rows) == 0:
+            return spans, nothing
+        whole, at = self._whole(spans, rows)
+        place = {int(row): number for number, row in enumerate(at.tolist())}
+        which = np.array([place.get(int(row), -1) for row in of], dtype=np.int64)
+        joined, changed = join(whole, logs, which)
+        if len(changed) == 0:
+            return spans, nothing
+        joined = self._price(joined)
+        self._adopt_content(joined, logs, which, changed)
+        kept = np.ones(spans.num_rows, dtype=np.bool_)
+        kept[at[changed]] = False
+        return together([spans.filter(pa.array(kept)), narrow(joined)], NARROW), joined
+
+    def _adopt_content(self, joined: pa.RecordBatch, logs: pa.RecordBatch, of: Ints, changed: Ints) -> None:
+        """Keep the content of records without a trace under the trace of their span."""
+        loose = is_one_of(logs.column("trace_id"), ("",)) & np.isin(of, changed)
+        if not loose.any():
+            return
+        spot = {int(row): number for number, row in enumerate(changed.tolist())}
+        traces: list[Any] = plain(joined.column("trace_id")).to_pylist()
+        days: list[Any] = joined.column("day").to_pylist()
+        wanted: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+        tenants: list[Any] = plain(logs.column("tenant")).to_pylist()
+        for number in np.flatnonzero(loose).tolist():
+            row = spot[int(of[number])]
+            for reference in logs.column("content")[number].as_py() or ():
+                wanted.setdefault((tenants[number], reference["hash"]), []).append((traces[row], days[row]))
+        found = self._queries.content(sorted({tenant for tenant, _ in wanted}), sorted({h for _, h in wanted}))
+        rows = [
+            content | {"trace_id": trace, "day": day}
+            for content in found.to_pylist()
+            for trace, day in wanted.get((content["tenant"], content["hash"]), ())
+        ]
+        if rows:
+            adopted = pa.RecordBatch.from_pylist(rows, schema=CONTENT.arrow)
+            token = _token("content", adopted, ("tenant", "trace_id", "hash"))
+            self._sink.write(token, together([], SPANS.arrow), adopted, together([], LOG_EVENTS.arrow))
+
+    # Writing
+
+    def _whole(self, spans: pa.RecordBatch, rows: Ints) -> tuple[pa.RecordBatch, Ints]:
+        """Whole rows of some spans as they are stored, and the row of `spans` for each.
+
+        A row that has a newer version by now is left out: its trace is dirty again.
+        """
+        wanted = spans.take(rows)
+        whole = self._queries.whole(wanted)
+        identity = ("tenant", "trace_id", "span_id", "version")
+        found = compute.index_in(_joined(whole, identity), value_set=_joined(wanted, identity))
+        there = is_known(found)
+        return whole.filter(pa.array(there)), rows[numbers(found.drop_null())]
+
+    def _correct(self, spans: pa.RecordBatch, decision: Decision, joined: pa.RecordBatch) -> int:
+        """Store the rows that changed; returns how many."""
+        identity = ("tenant", "trace_id", "span_id")
+        parts = []
+        changed = decision.changed
+        if joined.num_rows:
+            found = numbers(compute.index_in(_joined(joined, identity), value_set=_joined(spans, identity)))
+            parts.append(decided(joined, decision.scope[found], decision.reason[found]))
+            changed = changed.copy()
+            changed[found] = False
+        rows = np.flatnonzero(changed)
+        if len(rows):
+            whole, at = self._whole(spans, rows)
+            parts.append(decided(whole, decision.scope[at], decision.reason[at]))
+        corrected = next_version(together(parts, SPANS.arrow)) if parts else None
+        if corrected is None or corrected.num_rows == 0:
+            return 0
+        self._sink.rewrite(corrected, _token("spans", corrected, (*identity, "version")))
+        return corrected.num_rows
+
+    def _summarise(self, spans: pa.RecordBatch, decision: Decision, known: Mapping[_Key, _Known]) -> None:
+        traces = summarise(spans, decision)
+        now_ms = self._wall_ns() // 10**6
+        version = np.full(traces.num_rows, now_ms, dtype=np.uint64)
+        day = numbers(traces.column("day").cast(pa.int32())).copy()
+        if known:
+            for row, key in enumerate(_keys_by_row(traces)):
+                if key in known:
+                    version[row] = max(known[key].version + 1, now_ms)
+                    day[row] = known[key].day  # one partition, or two summaries of a trace would never be merged
+        columns = {"version": pa.array(version), "day": arrow.array(day, pa.int32()).cast(pa.date32())}
+        traces = replaced(traces, columns)
+        self._sink.write_traces(traces, _token("traces", traces, ("tenant", "trace_id", "version")))
+
+
+class _RecentCalls:
+    """Which trace reported which model call, for as long as the same call may turn up in another trace."""
+
+    def __init__(self, config: ReconcilerConfig) -> None:
+        self._most = config.recent_calls_max
+        self._keep_s = config.recent_calls_s
+        self._batches: list[tuple[float, pa.RecordBatch]] = []
+        self._rows = 0
+
+    def add(self, calls: pa.RecordBatch, now: float) -> None:
+        if calls.num_rows:
+            self._batches.append((now, calls))
+            self._rows += calls.num_rows
+        while self._batches and (self._rows > self._most or self._batches[0][0] < now - self._keep_s):
+            self._rows -= self._batches.pop(0)[1].num_rows
+
+    def partners(self, rows: Sequence[pa.RecordBatch], mine: set[_Key], now: float) -> list[tuple[_Key, int, int]]:
+        """Traces not among `mine` that share a call with these rows, with a range of times to look for them."""
+        if not rows or not self._batches:
+            return []
+        spans = together(rows, NARROW)
+        calls_here = _call_keys(spans)
+        start = numbers(spans.column("start_time"))
+        low, high = max(int(start.min()) - _PARTNER_NS, 0), min(int(start.max()) + _PARTNER_NS, _TIME_MAX)
+        wanted = compute.unique(calls_here.column("key"))
+        wanted_by_sure = compute.unique(calls_here.column("key").filter(calls_here.column("sure")))
+        found: set[_Key] = set()
+        for at, calls in self._batches:
+            if at < now - self._keep_s:
+                continue
+            same = compute.and_(compute.is_in(calls.column("key"), value_set=wanted), calls.column("sure"))
+            same = compute.or_(same, compute.is_in(calls.column("key"), value_set=wanted_by_sure))
+            found.update(_keys(calls.filter(same)))
+        return [(key, low, high) for key in sorted(found - mine)[:_PARTNERS_MAX]]
+
+
+def _call_keys(spans: pa.RecordBatch) -> pa.RecordBatch:
+    """A row for each thing that two reports of one model call have in common."""
+    has_usage = is_known(spans.column("input_tokens")) | is_known(spans.column("output_tokens"))
+    calls = spans.filter(pa.array(has_usage & is_one_of(spans.column("kind"), CALLS)))
+    has_id = ~is_one_of(calls.column("response_id"), ("",))
+    special = is_one_of(calls.column("kind"), (LOG,)) | is_one_of(calls.column("dialect"), NATIVE_DIALECTS)
+    tenant, response = plain(calls.column("tenant")), plain(calls.column("response_id"))
+    model = first_filled(calls.column("request_model"), calls.column("response_model"))
+    tokens = [calls.column(name).fill_null(0).cast(pa.utf8()) for name in ("input_tokens", "output_tokens")]
+    usage = compute.binary_join_element_wise(tenant, model, *tokens, "\n")
+    parts = [
+        _call_batch(calls, compute.binary_join_element_wise(tenant, response, "\n"), has_id, np.ones_like(has_id)),
+        # equal usage pairs a call only with a log-like span or a client's own span
+        _call_batch(calls, usage, np.ones_like(has_id), special),
+    ]
+    return together(parts, _CALL_SCHEMA)
+
+
+def _call_batch(calls: pa.RecordBatch, key: Array, which: Bools, sure: Bools) -> pa.RecordBatch:
+    columns = [plain(calls.column("tenant")), plain(calls.column("trace_id")), key, arrow.array(sure)]
+    return pa.RecordBatch.from_arrays(columns, schema=_CALL_SCHEMA).filter(pa.array(which))
+
+
+class _Queries:
+    """Everything that is read, cut into queries of bounded size."""
+
+    def __init__(self, store: Reader, wall_ns: Callable[[], int]) -> None:
+        self._store = store
+        self._wall_ns = wall_ns
+
+    def known(self, keys: Iterable[_Key]) -> dict[_Key, _Known]:
+        found: dict[_Key, _Known] = {}
+        wanted = set(keys)
+        for some in _chunks(sorted(wanted)):
+            for row in self._read("reconcile_known", _who(some)).to_pylist():
+                key = (row["tenant"], row["trace_id"])
+                if key in wanted:
+                    found[key] = _Known(row["low"], row["high"], row["version"], row["day"])
+        return found
+
+    def spans(self, ranges: Mapping[_Key, tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+        """Rows of `NARROW` of some traces, each looked for in its range of start times."""
+        columns = ", ".join(_NARROW_SQL.get(name, name) for name in NARROW.names)
+        by_time = sorted(ranges, key=lambda key: ranges[key])
+        for some in _chunks(by_time):
+            params = _who(some) | self._between(ranges[key] for key in some)
+            found = _one(self._read("reconcile_spans", params, columns=columns, schema=NARROW))
+            wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in some])
+            yield found.filter(compute.is_in(_joined(found), value_set=wanted))
+
+    def whole(self, spans: pa.RecordBatch) -> pa.RecordBatch:
+        parts = []
+        for start in range(0, spans.num_rows, _IDS_PER_QUERY // 2):
+            some = spans.slice(start, _IDS_PER_QUERY // 2)
+            times = numbers(some.column("start_time"))
+            params = _who(list(_keys(some))) | self._between([(int(times.min()), int(times.max()))])
+            params["spans"] = _values(some, "span_id")
+            parts.append(_one(self._read("reconcile_rows", params, columns=", ".join(SPANS.names), schema=SPANS.arrow)))
+        return together(parts, SPANS.arrow)
+
+    def since(self, received_ms: int, most: int) -> list[tuple[_Key, int, int, int]]:
+        return _ranges(self._read("reconcile_since", {"since": received_ms, "most": most}))
+
+    def calls(self, received_ms: int, most: int) -> pa.RecordBatch:
+        columns = ", ".join(_NARROW_SQL.get(name, name) for name in NARROW.names)
+        params = {"since": received_ms, "most": most, "kinds": list(CALLS)}
+        return _one(self._read("reconcile_calls", params, columns=columns, schema=NARROW))
+
+    def has_logs(self) -> tuple[bool, bool]:
+        (row,) = self._read("reconcile_has_logs", {}).to_pylist()
+        return bool(row["any"]), bool(row["without_trace"])
+
+    def logs(self, spans: pa.RecordBatch, *, loose: bool) -> pa.RecordBatch:
+        """Log records that may belong to these spans."""
+        start = numbers(spans.column("start_time"))
+        high = int((start + np.minimum(numbers(spans.column("duration_ns")), 2**62).astype(np.int64)).max())
+        low = int(start.min())
+        responses = _values(spans, "response_id") if loose else []
+        talks = conversations(spans) if loose else []
+        parts = []
+        keys = list(_keys(spans))
+        rounds = max(len(keys), len(responses), len(talks))
+        for at in range(0, rounds, _IDS_PER_QUERY // 4):
+            window = slice(at, at + _IDS_PER_QUERY // 4)
+            params = _who(keys[window]) if keys[window] else {"traces": []}
+            params |= {
+                "tenants": sorted({tenant for tenant, _ in keys}),
+                "conversations": talks[window],
+                "responses": responses[window],
+                "low": max(low - _LOG_SLACK_NS, 0),
+                "high": min(high + _LOG_SLACK_NS, _TIME_MAX),
+            }
+            columns = ", ".join(LOG_EVENTS.names)
+            parts.append(_one(self._read("reconcile_logs", params, columns=columns, schema=LOG_EVENTS.arrow)))
+        found = together(parts, LOG_EVENTS.arrow)
+        return found.take(first_rows(dense(encode(_joined(found, ("tenant", "record_id")))[0])))
+
+    def of_records(self, records: Sequence[tuple[str, str, str, int]], most: int) -> list[tuple[_Key, int, int, int]]:
+        found = []
+        for some in _chunks(records, _IDS_PER_QUERY // 4):
+            times = [at for *_, at in some]
+            params = {
+                "tenants": sorted({tenant for tenant, *_ in some}),
+                "conversations": sorted({talk for _, talk, _, _ in some if talk}),
+                "responses": sorted({response for _, _, response, _ in some if response}),
+                "low": max(min(times) - _LOG_SLACK_NS, 0),
+                "high": min(max(times) + _LOG_SLACK_NS, _TIME_MAX),
+                "most": most,
+            }
+            found += _ranges(self._read("reconcile_of_records", params))
+        return found
+
+    def content(self, tenants: list[str], hashes: list[str]) -> pa.RecordBatch:
+        parts = []
+        for some in _chunks(hashes):
+            params = {"tenants": tenants, "hashes": some}
+            columns = ", ".join(CONTENT.names)
+            parts.append(_one(self._read("reconcile_content", params, columns=columns, schema=CONTENT.arrow)))
+        return together(parts, CONTENT.arrow)
+
+    def _between(self, ranges: Iterable[tuple[int, int]]) -> dict[str, Any]:
+        spans = list(ranges)
+        return {
+            "low": min(low for low, _ in spans),
+            "high": max(high for _, high in spans),
+            "ancient": _ANCIENT_NS,
+            "future": self._wall_ns() + _FUTURE_NS,
+        }
+
+    def _read(
+        self, name: str, params: Mapping[str, Any], *, columns: str = "", schema: pa.Schema | None = None
+    ) -> pa.Table:
+        sql = load_sql("spanwise", name).replace("{columns}", columns)
+        return self._store.read_arrow(sql, params, schema=schema)
+
+
+def _touches(rows: pa.RecordBatch, time: str) -> Iterator[tuple[_Key, int, int, int, int]]:
+    """(trace, earliest receipt, earliest time, latest time, rows) of each trace in a batch."""
+    if rows.num_rows == 0:
+        return
+    columns: list[Array] = [
+        plain(rows.column("tenant")),
+        rows.column("trace_id"),
+        rows.column("received_at").cast(pa.int64()),
+        rows.column(time).cast(pa.int64()),
+    ]
+    table = pa.Table.from_arrays(columns, names=["tenant", "trace_id", "received", "time"])
+    grouped = table.group_by(["tenant", "trace_id"]).aggregate(
+        [("received", "min"), ("time", "min"), ("time", "max"), ("trace_id", "count")]
+    )
+    names = ("tenant", "trace_id", "received_min", "time_min", "time_max", "trace_id_count")
+    for tenant, trace, received, low, high, count in zip(*(grouped[name].to_pylist() for name in names), strict=True):
+        yield (str(tenant), str(trace)), received, low, high, count
+
+
+def _ranges(table: pa.Table) -> list[tuple[_Key, int, int, int]]:
+    return [((row["tenant"], row["trace_id"]), row["received"], row["low"], row["high"]) for row in table.to_pylist()]
+
+
+def _one(table: pa.Table) -> pa.RecordBatch:
+    return together(table.to_batches(), table.schema)
+
+
+def _joined(rows: pa.RecordBatch, names: Sequence[str] = ("tenant", "trace_id")) -> Array:
+    columns = [plain(rows.column(name)).cast(pa.utf8()) for name in names]
+    found: Array = compute.binary_join_element_wise(*columns, "\n")
+    return found
+
+
+def _values(rows: pa.RecordBatch, name: str) -> list[str]:
+    return sorted(value for value in compute.unique(plain(rows.column(name))).to_pylist() if value)
+
+
+def _keys_by_row(rows: pa.RecordBatch) -> Iterator[_Key]:
+    columns = (plain(rows.column(name)).to_pylist() for name in ("tenant", "trace_id"))
+    for tenant, trace in zip(*columns, strict=True):
+        yield str(tenant), str(trace)
+
+
+def _keys(rows: pa.RecordBatch) -> Iterator[_Key]:
+    """Distinct traces of some rows."""
+    for pair in compute.unique(_joined(rows)).to_pylist():
+        tenant, _, trace = pair.rpartition("\n")
+        yield tenant, trace
+
+
+def _who(keys: Sequence[_Key]) -> dict[str, Any]:
+    return {"tenants": sorted({tenant for tenant, _ in keys}), "traces": sorted({trace for _, trace in keys})}
+
+
+def _chunks(items: Sequence[Any], size: int = _IDS_PER_QUERY) -> Iterator[Any]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _token(what: str, rows: pa.RecordBatch, names: Sequence[str]) -> str:
+    """The same rows have the same token, so that a repeated insert stores nothing."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in _joined(rows, names).to_pylist():
+        digest.update(f"{text}\n".encode())
+    return f"reconcile-{what}-{digest.hexdigest()}"
