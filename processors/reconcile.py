@@ -310,7 +310,8 @@ class _Calls:
             apart = self.end[b] - self.end[a]
             fits = (key[a] == key[b]) & (apart <= SAME_USAGE_WITHIN_NS) & (special[a] | special[b])
             fits &= ~(self.has_id[a] & self.has_id[b])
-            fits &= (self.scope[a] != self.scope[b]) | (self.is_log[a] != self.is_log[b])
+            # one instrumentation states a call's usage once: Logfire's log span has it where its request span has none
+            fits &= self.scope[a] != self.scope[b]
             rich, poor = np.minimum(poverty[a], poverty[b]), np.maximum(poverty[a], poverty[b])
             columns = (apart, rich, poor, a, b)
             pairs += zip(*(column[fits].tolist() for column in columns), strict=True)
