@@ -36,8 +36,9 @@ Generated from `processors/normalise/` by `python -m docs.generate`; a test fail
 6. **Finish reasons**, raw and canonical. A single `stop` whose output asks for a tool is `tool_call`.
 7. **Errors.** `error.type` as stated, else the type of the last exception event, else `_OTHER`; the latter two only
    if the span status is error.
-8. **Usage scope.** own, aggregate or none, from the tables. Where only the whole trace can tell, the span says own
-   and carries `spanwise.usage_scope_tentative` until the trace has been looked at.
+8. **Usage scope.** own, aggregate or none, from the tables. Where only the whole trace can tell (own? below),
+   `usage_scope_reason` is `tentative` until it has been looked at: model calls start as own, what stands around them
+   as aggregate.
 
 ## Log records
 

@@ -38,8 +38,7 @@ def test_1_1_agent_span_repeats_the_sum_of_its_model_spans(
     scope: str, name: str, attributes: dict[str, object]
 ) -> None:
     row = span(attributes, scope=scope, name=name)
-    tentative = row["attributes"].get("spanwise.usage_scope_tentative") == "1"
-    assert row["usage_scope"] == "aggregate" or tentative
+    assert row["usage_scope"] == "aggregate"
     assert row["input_tokens"] is not None
 
 
@@ -54,7 +53,7 @@ def test_1_3_strands_agent_total_over_the_life_of_the_agent_is_aggregate() -> No
         scope="strands.telemetry.tracer",
     )
     assert row["usage_scope"] == "aggregate"
-    assert "spanwise.usage_scope_tentative" not in row["attributes"]
+    assert row["usage_scope_reason"] != "tentative"
 
 
 def test_1_4_adk_call_llm_is_a_chain_that_repeats_its_child() -> None:
