@@ -154,6 +154,9 @@ pub fn iso_nanos(text: &str) -> Option<i128> {
     let seconds = parts.next().unwrap_or("0");
     let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
     let second: i64 = whole.parse().ok()?;
+    if !(0..=24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
+        return None;
+    }
     let fraction = fraction.get(..fraction.len().min(9))?;
     let nanos: i128 = if fraction.is_empty() {
         0
@@ -441,6 +444,7 @@ mod tests {
         assert_eq!(iso_nanos("1970-01-02T00:00:00.5Z"), Some(86_400_500_000_000));
         assert_eq!(iso_nanos("\"2026-11-21T01:00:00+01:00\""), iso_nanos("2026-11-21 00:00:00"));
         assert_eq!(iso_nanos("2024-02-29T00:00:00Z"), Some(1_709_164_800_000_000_000));
+        assert_eq!(iso_nanos("2024-02-29T9223372036854775807:00:00Z"), None);
         assert_eq!(iso_nanos("yesterday"), None);
     }
 

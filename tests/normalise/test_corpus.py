@@ -114,5 +114,5 @@ def test_hit_rate(capsys: pytest.CaptureFixture[str]) -> None:
         checks = [wanted == found for span in spans for _, wanted, found in _checks(rows[span["n"]], span)]
         right, total = right + sum(checks), total + len(checks)
     with capsys.disabled():
-        print(f"\ncanonical fields of recorded spans: {right} of {total} right")  # noqa: T201
+        print(f"\ncanonical fields of recorded spans: {right} of {total} right")
     assert right >= 0.97 * total
