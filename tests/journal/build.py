@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 from collections.abc import Iterable
@@ -16,6 +17,10 @@ from spanwise.stage import Frame, SealedRange
 
 KIB = 1 << 10
 MIB = 1 << 20
+
+
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where syncs cost nothing, for tests that restart a journal hundreds of times; None is the usual place."""
 
 
 def config(**options: Any) -> SqliteJournalConfig:

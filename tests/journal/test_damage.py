@@ -6,12 +6,13 @@ import os
 import random
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.journal.build import KIB, append, bodies, body, crash_copy, data_files, drain, opened, take
+from tests.journal.build import KIB, MEMORY, append, bodies, body, crash_copy, data_files, drain, opened, take
 
 OFFSETS = int(os.environ.get("SPANWISE_DAMAGE", "200"))
 SENT = [body(number, random.Random(number).choice([60, 900, 5000, 20_000])) for number in range(60)]
@@ -57,13 +58,13 @@ def truncate(path: Path, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("harm", [flip, truncate])
 def test_any_damage_leaves_a_journal_that_starts_and_names_its_loss(
-    tmp_path: Path, crashed: Path, owed: set[bytes], harm: Callable[[Path, random.Random], None]
+    crashed: Path, owed: set[bytes], harm: Callable[[Path, random.Random], None]
 ) -> None:
     rng = random.Random(17)
     found = lost_frames = 0
-    for round_ in range(OFFSETS // 2):
-        directory = tmp_path / str(round_)
-        shutil.copytree(crashed, directory)
+    for _ in range(OFFSETS // 2):
+        directory = Path(tempfile.mkdtemp(dir=MEMORY))
+        shutil.copytree(crashed, directory, dirs_exist_ok=True)
         targets = sorted(path for path in directory.iterdir() if path.stat().st_size and path.name != "lock")
         target = rng.choice(targets)
         harm(target, rng)

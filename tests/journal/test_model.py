@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from spanwise.journal import SqliteJournal
 from spanwise.stage import SealedRange
-from tests.journal.build import KIB, append, bodies, body, crash_copy, opened
+from tests.journal.build import KIB, MEMORY, append, bodies, body, crash_copy, opened
 
 
 class JournalModel(RuleBasedStateMachine):
@@ -22,7 +22,7 @@ class JournalModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp())
+        self.home = Path(tempfile.mkdtemp(dir=MEMORY))
         self.generation = 0
         self.next = 0
         self.untaken: list[bytes] = []
