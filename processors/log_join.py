@@ -104,8 +104,8 @@ class _Matcher:
             elif len(answers := by_response[record["tenant"], record["response_id"]]) == 1:
                 found[number] = answers[0]
             elif record["input_tokens"] is not None:
-                unsure[_usage_key(record)].append(number)
-        for key, records in unsure.items():
+                unsure[record["event_name"], _usage_key(record)].append(number)
+        for (_, key), records in unsure.items():
             self._pair_nearest(by_usage.get(key, []), records, found)
         return found
 
@@ -137,7 +137,7 @@ _SPAN_KEYS: Final = (
     "output_tokens",
     "reasoning_tokens",
 )
-_LOG_KEYS: Final = _SPAN_KEYS
+_LOG_KEYS: Final = (*_SPAN_KEYS, "event_name")
 
 
 def _usage_key(row: Row) -> tuple[Any, ...]:

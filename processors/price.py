@@ -140,6 +140,7 @@ _SELF_HOSTED: Final = frozenset(
 """Whoever serves a model himself pays no list price, whatever the model is called."""
 
 _REGION: Final = re.compile(r"^(?:us|eu|apac|global|us-gov|jp|au|ca|sa|me|af)\.")
+_BEDROCK: Final = re.compile(r"^(?:[a-z-]+\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral)\.[\w.-]+-v\d")
 _DATE: Final = re.compile(r"[-@](?:20\d{6}|20\d\d-\d\d-\d\d)$")
 _REVISION: Final = re.compile(r"(?:-v\d+)?:\d+$|-latest$")
 _SHOWABLE: Final = re.compile(r"[\w./:@+-]{1,100}")
@@ -215,6 +216,8 @@ def lookup_names(provider: str, model: str) -> Iterator[tuple[str, str]]:
                 yield _PROVIDERS[head], rest
                 yield stated, rest
         yield stated, name.rpartition("/")[2]
+        if not stated and _BEDROCK.match(name):
+            yield "aws", name
 
     pending = [(stated, model.strip().lower())]
     while pending:
@@ -346,7 +349,9 @@ class Price:
         found = [
             _Found(p, model)
             for p in self._providers.values()
-            if p.model_match is not None and p.model_match.is_match(name) and (model := p.find_model(name))
+            if p.model_match is not None
+            and (p.model_match.is_match(name) or any(model.id == name for model in p.models))
+            and (model := p.find_model(name))
         ]
         return found[0] if len(found) == 1 else None
 

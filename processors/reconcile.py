@@ -289,8 +289,8 @@ class _Calls:
     def same_usage(self, candidates: Bools) -> Bools:
         """One of each pair with one provider, model and usage, ending within five seconds, that an id cannot pair.
 
-        Only where one of the two is a log-like span (Logfire's streaming) or of a client library, and one has no id:
-        equal usage alone is no sign of one call.
+        Only between two instrumentations of which one wrote a log-like span (Logfire's streaming) or is the client
+        library, and where one has no id: equal usage alone is no sign of one call.
         """
         repeat = np.zeros(len(self.who), dtype=np.bool_)
         special = self.is_log | is_one_of(self.spans.column("dialect"), NATIVE_DIALECTS)

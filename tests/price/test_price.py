@@ -210,6 +210,8 @@ def test_models_one_serves_oneself_have_no_list_price() -> None:
         ("aws.bedrock", "anthropic.claude-3-haiku-20240307-v1:0", "aws", "anthropic.claude-3-haiku-20240307-v1:0"),
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-sonnet-4-5-20250929-v1:0",
          "aws", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("", "anthropic.claude-3-haiku-20240307-v1:0", "aws", "anthropic.claude-3-haiku-20240307-v1:0"),
+        ("", "text-embedding-3-small", "openai", "text-embedding-3-small"),
         ("openai", "deepseek-chat", "deepseek", "deepseek-chat"),
         ("mock", "gpt-5-codex", "openai", "gpt-5-codex"),
     ],

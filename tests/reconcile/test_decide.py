@@ -141,6 +141,11 @@ def test_streaming_usage_on_a_log_like_span_and_on_the_clients_own_span_is_one_u
     assert scopes([request, log_span])[2] == ("own", "")
 
 
+def test_a_streaming_log_is_not_the_repeat_of_another_call_of_its_own_instrumentation() -> None:
+    calls = [llm(1, scope="logfire.openai", response_id="a"), llm(2, kind="log", scope="logfire.openai", trace=2)]
+    assert {scope for scope, _ in scopes(calls).values()} == {"own"}
+
+
 def test_equal_usage_alone_is_no_sign_of_one_call() -> None:
     assert {scope for scope, _ in scopes([llm(1, scope="a"), llm(2, scope="b")]).values()} == {"own"}
     late = llm(2, trace=2, kind="log", scope="logfire", start=START + 7 * SECOND)
@@ -149,7 +154,7 @@ def test_equal_usage_alone_is_no_sign_of_one_call() -> None:
 
 def test_each_of_several_equal_calls_is_paired_with_its_own_log() -> None:
     calls = [llm(n, trace=n, scope="a", dialect="anthropic_sdk_native", start=START + n * SECOND) for n in range(1, 4)]
-    logs = [llm(10 + n, trace=9, kind="log", scope="b", start=START + n * SECOND + 50_000_000) for n in range(1, 4)]
+    logs = [llm(10 + n, trace=n, kind="log", scope="b", start=START + n * SECOND + 50_000_000) for n in range(1, 4)]
     found = scopes([*calls, *logs])
     assert [found[n][0] for n in (1, 2, 3, 11, 12, 13)] == ["own"] * 3 + ["aggregate"] * 3
 
