@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -36,12 +37,13 @@ _LINGER_S: Final = 2.0
 
 
 class HttpListener:
-    """The HTTP port. `start` binds it, `stop` closes it."""
+    """The HTTP port. `start` binds it, `stop` closes it. Raises ValueError if a certificate cannot be used."""
 
     def __init__(self, config: ReceiverConfig, authenticator: Authenticator, intake: Intake) -> None:
         self._config = config
         self._authenticator = authenticator
         self._intake = intake
+        self._ssl = _ssl_context(config.tls) if config.tls else None
         self._connections: _Connections | None = None
         self._listener: asyncio.Server | None = None
 
@@ -61,8 +63,8 @@ class HttpListener:
                 self._connections,
                 address.host,
                 address.port,
-                ssl=_ssl_context(self._config.tls) if self._config.tls else None,
-                ssl_handshake_timeout=limits.header_timeout_s if self._config.tls else None,
+                ssl=self._ssl,
+                ssl_handshake_timeout=limits.header_timeout_s if self._ssl else None,
                 backlog=1024,
             )
         except OSError as error:
@@ -277,9 +279,24 @@ def _preflight(origin: str) -> dict[str, str]:
 
 
 def _ssl_context(tls: TlsConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
+    """Raises ValueError naming the option whose file cannot be used."""
+    for option in ("cert", "key", "client_ca"):
+        path: Path | None = getattr(tls, option)
+        try:
+            if path:
+                path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read tls.{option} from {path}: {error.strerror}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert, tls.key)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except ssl.SSLError as error:
+        raise ValueError(f"cannot use tls.cert {tls.cert} with tls.key {tls.key}: {error.reason}") from None
     if tls.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(cafile=tls.client_ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"cannot use tls.client_ca {tls.client_ca}: {error.reason}") from None
     return context

@@ -133,7 +133,7 @@ class Intake:
             reasons = [f"{what.removesuffix('s')} {index}: {why}" for index, why in seen.rejects]
             messages.append(f"{seen.rejected} of {seen.items} {what} rejected: {_listed(seen.rejected, reasons)}")
         if seen.repaired:
-            messages.append(f"{seen.repaired} strings had invalid UTF-8, bad bytes are stored as U+FFFD")
+            messages.append(f"bad UTF-8 bytes are stored as U+FFFD, strings with any: {seen.repaired}")
         if seen.items > seen.rejected:
             if signal == "traces" and len(body) > limits.span_bytes_max:
                 cut = partial(_native.cut_oversized, body, span_bytes_max=limits.span_bytes_max)
@@ -143,7 +143,7 @@ class Intake:
                         f"span {index}: {_key(key)}, {size} bytes, xxh3 {xxh3}" for index, key, size, xxh3 in cuts
                     ]
                     why = f"spans over {limits.span_bytes_max} bytes (limits.span_bytes_max)"
-                    messages.append(f"{len(cuts)} values cut in {why}: {_listed(len(cuts), values)}")
+                    messages.append(f"values were cut in {why}: {_listed(len(cuts), values)}")
             if call.slot is not None:
                 # a body that arrived as JSON has another size now
                 call.slot.shrink(len(body))

@@ -22,7 +22,8 @@ class Receiver:
     """OTLP over gRPC and HTTP into a journal.
 
     `start` binds both ports and sets `grpc_address` and `http_address`; `drain` refuses what is new, lets what was
-    admitted finish, and closes them. Construction raises ValueError if a token cannot be read.
+    admitted finish, and closes them. Construction raises ValueError if a token or a certificate
+    cannot be used.
     """
 
     def __init__(self, config: ReceiverConfig, journal: Durable, observer: ReceiverObserver | None = None) -> None:
@@ -42,8 +43,8 @@ class Receiver:
         )
         authenticator = Authenticator(config.tokens)
         self._drain_s = config.drain_s
-        self._grpc = GrpcListener(config, authenticator, intake)
         self._http = HttpListener(config, authenticator, intake)
+        self._grpc = GrpcListener(config, authenticator, intake)
         self.grpc_address: Address | None = None
         self.http_address: Address | None = None
 

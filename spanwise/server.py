@@ -84,7 +84,7 @@ async def running(config: Config) -> AsyncIterator[Started]:
         pipeline.start()
         stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_S)
 
-        receiver = Receiver(config.receiver, journal, telemetry)
+        receiver = _receiver(config, journal, telemetry)
         await _bind("receiver", receiver.start())
         stack.push_async_callback(receiver.drain)
 
@@ -115,6 +115,13 @@ async def running(config: Config) -> AsyncIterator[Started]:
         ports.update(grpc=started.grpc, http=started.http, web=started.web)
         log.info("ready", **ports, store=store.place)
         yield started
+
+
+def _receiver(config: Config, journal: SqliteJournal, telemetry: Telemetry) -> Receiver:
+    try:
+        return Receiver(config.receiver, journal, telemetry)
+    except ValueError as error:
+        raise StartError(f"cannot start receiver: {error}") from error
 
 
 def _open_journal(config: Config) -> SqliteJournal:

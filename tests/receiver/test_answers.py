@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from receiver import Receiver
 from spanwise.stage import OverloadedError, RejectedError
 from tests.receiver.clients import WAYS, Way, ask
 from tests.receiver.conftest import Start
 from tests.receiver.doubles import Counted, MemoryJournal
-from tests.receiver.requests import BUILD, metrics, traces
+from tests.receiver.requests import BUILD, metrics, otlp_json, protobuf, traces
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
@@ -214,3 +215,44 @@ async def test_every_reply_is_in_the_content_type_of_its_request(
     full = await ask(receiver, way, traces())
 
     assert [good.content_type, bad.content_type, full.content_type] == [expected] * 3
+
+
+async def test_repaired_strings_are_a_warning_not_a_reject(
+    receiver: Receiver, journal: MemoryJournal, way: Way
+) -> None:
+    request = (otlp_json if way == "http-json" else protobuf)(traces(1, text="broken"))
+
+    reply = await ask(receiver, way, request.replace(b"broken", b"\xff\xferok\xff"))
+
+    assert (reply.ok, reply.rejected, reply.has_partial_success) == (True, 0, True)
+    assert reply.warning == "bad UTF-8 bytes are stored as U+FFFD, strings with any: 1"
+    assert len(journal.frames) == 1
+
+
+async def test_an_oversized_value_is_cut_and_named_by_key_size_and_hash_but_not_shown(
+    start: Start, journal: MemoryJournal, way: Way
+) -> None:
+    receiver = await start(limits={"span_bytes_max": 20_000})
+    text = "secret prompt " * 5_000
+
+    reply = await ask(receiver, way, traces(1, text=text))
+
+    assert (reply.ok, reply.rejected) == (True, 0)
+    [frame] = journal.frames
+    span = ExportTraceServiceRequest.FromString(frame.body).resource_spans[0].scope_spans[0].spans[0]
+    value = span.attributes[0].value.string_value
+    assert len(frame.body) < 25_000
+    assert value.startswith("secret prompt secret prompt ")
+    assert f"[cut by spanwise: {len(text)} bytes, xxh3 " in value
+    assert f"span 0: gen_ai.input.messages, {len(text)} bytes, xxh3 " in reply.warning
+    assert "limits.span_bytes_max" in reply.warning
+    assert "secret" not in reply.warning
+
+
+async def test_no_answer_repeats_what_was_sent(receiver: Receiver, way: Way) -> None:
+    canary = "canary-7f3a"
+    good = (otlp_json if way == "http-json" else protobuf)(traces(0, bad=3, text=canary))
+
+    for body in (good, good[:-3], good + b"\xff" + canary.encode()):
+        reply = await ask(receiver, way, body)
+        assert canary not in reply.message + reply.warning
