@@ -102,15 +102,15 @@ NARROW: Final = pa.schema(
         pa.field("content_count", pa.int32()),
     ]
 )
-"""The columns of `spans` that decisions read, the number of attributes as sent and of references to content."""
+"""The columns of `spans` that decisions read, and the numbers of attributes and of references to content."""
 
 
 def narrow(spans: pa.RecordBatch) -> pa.RecordBatch:
     """The columns of `NARROW` of whole rows."""
-    sent = compute.count_substring_regex(spans.column("attribute_types"), "[a-z]")
+    attributes = compute.binary_length(spans.column("attribute_types"))
     content = compute.list_value_length(spans.column("content"))
     columns = [spans.column(name) for name in _COPIED]
-    return pa.RecordBatch.from_arrays([*columns, sent.cast(pa.int32()), content.cast(pa.int32())], schema=NARROW)
+    return pa.RecordBatch.from_arrays([*columns, attributes, content.cast(pa.int32())], schema=NARROW)
 
 
 def latest(spans: pa.RecordBatch) -> pa.RecordBatch:
@@ -130,7 +130,8 @@ class Decision(NamedTuple):
     reason: npt.NDArray[np.int8]
     """Position in `REASONS`."""
     changed: Bools
-    """Rows whose stored scope or reason is another one."""
+    """Rows whose stored scope is another one. A reason alone is not worth writing a row again: an agent that the table
+    took for an aggregate, and the trace too, keeps its `tentative`."""
     calls: Bools
     """Rows that count as one model call."""
 
@@ -156,13 +157,10 @@ def decide(spans: pa.RecordBatch) -> Decision:
     new_scope[descendant | repeat] = AGGREGATE
     new_reason[descendant] = DESCENDANT
     new_reason[repeat] = REPEAT
-    # for a call that owns its usage the table and the trace agree: not worth writing the row again
-    settled = own & is_call & (scope == OWN) & (reason <= TENTATIVE)
-    changed = ((new_scope != scope) | (new_reason != reason)) & ~settled
 
     is_llm = is_one_of(kind, ("llm",))
     calls = is_llm & ~inside_call.ancestors_of(is_llm) & ~repeat
-    return Decision(new_scope, new_reason, changed, calls)
+    return Decision(new_scope, new_reason, new_scope != scope, calls)
 
 
 def decided(rows: pa.RecordBatch, scope: npt.NDArray[np.int8], reason: npt.NDArray[np.int8]) -> pa.RecordBatch:

@@ -7,5 +7,5 @@ SELECT
     max(version) AS version,
     toInt32(toUInt16(min(day))) AS day
 FROM traces
-WHERE tenant IN ({tenants:Array(String)}) AND trace_id IN ({traces:Array(String)})
+WHERE tenant IN ({tenants:Array(String)}) AND trace_id IN ({traces})
 GROUP BY tenant, trace_id

@@ -2,7 +2,7 @@
 SELECT {columns}
 FROM spans FINAL
 WHERE tenant IN ({tenants:Array(String)})
-  AND trace_id IN ({traces:Array(String)})
+  AND trace_id IN ({traces})
   AND (
     start_time BETWEEN fromUnixTimestamp64Nano({low:Int64}) AND fromUnixTimestamp64Nano({high:Int64})
     OR start_time < fromUnixTimestamp64Nano({ancient:Int64})

@@ -21,7 +21,6 @@ from processors.reconcile import NARROW, decide, latest, narrow, summarise
 from spanwise.model import SPANS
 from tests.shared import CORPUS
 
-
 pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded traces in {CORPUS}")
 
 
