@@ -69,7 +69,9 @@ def _through(name: str, server: RunningServer, payloads: list[Payload]) -> Sent:
 
 
 def _latency(name: str, server: RunningServer, payloads: list[Payload], rate: float) -> None:
+    before = server.count("SELECT count() FROM spans")
     sent = asyncio.run(send(server.grpc, payloads, connections=8, requests_per_s=rate))
+    server.wait_for("SELECT count() FROM spans", before + sent.spans, timeout_s=300)
     print(
         f"{name:6} acknowledgement at half load ({rate:.1f} requests/s): p50 {sent.ack_quantile_ms(0.5):.1f} ms, "
         f"p99 {sent.ack_quantile_ms(0.99):.1f} ms, refused {sent.refused}"

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
@@ -444,17 +444,17 @@ def load_sql(package: str, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _memory_file() -> Iterator[tuple[IO[bytes], str]]:
+def _memory_file() -> Iterator[tuple[io.IOBase, str]]:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("insert")
         with os.fdopen(descriptor, "wb") as file:
             yield file, f"/proc/self/fd/{descriptor}"
     else:
         with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
-            yield file, file.name
+            yield cast("io.IOBase", file), file.name
 
 
-def _write_ipc(sink: IO[bytes] | io.BytesIO, batch: pa.RecordBatch, compression: Literal["lz4"] | None) -> None:
+def _write_ipc(sink: io.IOBase, batch: pa.RecordBatch, compression: Literal["lz4"] | None) -> None:
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_batch(batch)
 
