@@ -36,6 +36,7 @@ from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
 from spanwise.journal import SqliteJournalConfig
 from spanwise.pipeline import PipelineConfig
+from spanwise.reconciler import ReconcilerConfig
 from spanwise.store import StoreConfig
 from spanwise.telemetry import TelemetryConfig
 from spanwise.web import WebConfig
@@ -68,6 +69,7 @@ class Config(BaseSettings):
     )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="What is stored together.")
     price: PriceConfig = Field(default_factory=PriceConfig, description="Prices of models, and yours instead of them.")
+    reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,
         description="ClickHouse, embedded or on a server. Without a `dsn` it is embedded, in `data_dir`.",

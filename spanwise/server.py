@@ -21,6 +21,7 @@ from spanwise.config import Config
 from spanwise.journal import JournalError, SqliteJournal
 from spanwise.pipeline import DeadLetters, Pipeline
 from spanwise.query import StoreQueries
+from spanwise.reconciler import Reconciler
 from spanwise.store import Store, StoreConfigError, StoreError, open_store
 from spanwise.telemetry import Telemetry, version
 from spanwise.web import Sources, WebServer
@@ -67,8 +68,15 @@ async def running(config: Config) -> AsyncIterator[Started]:
         sink = config.sink.build(store, telemetry.sink)
         price = config.price.build()
 
-        def on_stored(spans: pa.RecordBatch, _log_events: pa.RecordBatch) -> None:
+        reconciler = Reconciler(
+            config.reconcile, store=store, sink=sink, price=price, journal=journal, observer=telemetry
+        )
+        reconciler.start()
+        stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
+
+        def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
             telemetry.count_gen_ai(spans)
+            reconciler.touched(spans, log_events)
 
         pipeline = Pipeline(
             config.pipeline,

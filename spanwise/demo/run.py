@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -18,6 +23,7 @@ from spanwise.config import Config
 from spanwise.demo import traffic
 from spanwise.server import Started, StartError, running, stopped
 
+WEB_DEFAULT = "http://127.0.0.1:8080"
 _SETTLE_S = 30.0
 
 
@@ -32,7 +38,7 @@ async def run(config: Config, *, once: bool, announce: Callable[[Started], None]
         since = f"{time.time():.3f}"
         sent = await _send(console, started)
         totals = await _settled(_Sql(session, since), sent)
-        await _show(console, _Sql(session, since), totals)
+        await _show(console, _Sql(session, since), totals, f"http://{started.web}")
         if not once:
             console.print("Serving until Ctrl-C.")
             await stopped()
@@ -85,7 +91,7 @@ async def _settled(sql: _Sql, sent: traffic.Sent) -> dict[str, Any]:
     raise StartError(f"{sent.spans} spans were acknowledged, but only {last.get('spans', 0)} are there after 30 s")
 
 
-async def _show(console: Console, sql: _Sql, totals: dict[str, Any]) -> None:
+async def _show(console: Console, sql: _Sql, totals: dict[str, Any], web: str) -> None:
     console.print()
     console.print(
         f"[bold]{totals['spans']} spans[/bold] of {totals['traces']} traces from {totals['services']} services: "
@@ -104,10 +110,12 @@ async def _show(console: Console, sql: _Sql, totals: dict[str, Any]) -> None:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
-        table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
+        table.add_column(
+            name.replace("_", " "), justify="right" if number else "left", overflow="fold", no_wrap=name == "trace_id"
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     return table
