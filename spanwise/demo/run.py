@@ -102,11 +102,21 @@ async def _show(console: Console, sql: _Sql, totals: dict[str, Any], web: str) -
     console.print(_table("What it cost", await sql.rows("agents")))
     failures = await sql.rows("failures")
     console.print(_table("What failed, although every run answered", failures))
-    console.print("Look further, from another terminal:")
-    console.print("  spanwise traces")
-    if failures:
-        console.print(f"  spanwise trace {failures[0]['trace_id']}")
-    console.print("  spanwise sql \"SELECT * FROM spans FINAL WHERE status = 'error' LIMIT 5\" --format json")
+    console.print("\nLook further, from another terminal:")
+    where = "" if web == WEB_DEFAULT else f" --web {web}"
+    query = "SELECT name, error_type FROM spans FINAL WHERE status = 'error'"
+    commands = ["traces", *(f"trace {row['trace_id'][:8]}" for row in failures[:1]), f'sql "{query}"']
+    for command in commands:
+        console.print(f"  {_program()} {command}{where}", soft_wrap=True)
+
+
+def _program() -> str:
+    """How this program was called, so that the commands shown can be pasted."""
+    path = Path(sys.argv[0])
+    if path.name != "spanwise":
+        return "python -m spanwise"
+    on_path = shutil.which("spanwise")
+    return "spanwise" if on_path and Path(on_path).resolve() == path.resolve() else os.path.relpath(path)
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
