@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import random
 import subprocess
@@ -28,7 +29,7 @@ from tests.receiver.requests import BUILD, gzip_of_zeros, metrics, otlp_json, pr
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
-GZIP = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+ZIPPED = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
 
 
 class Child:
@@ -80,7 +81,7 @@ async def test_a_gzip_bomb_of_1_gib_over_http_costs_no_more_than_the_limit(child
     bomb = gzip_of_zeros(1 << 30)
     assert len(bomb) < 1.1 * MIB
 
-    reply = await ask_http(server.receiver, bomb, headers=GZIP)
+    reply = await ask_http(server.receiver, bomb, headers=ZIPPED)
 
     assert reply.code == 413
     assert server.peak_growth() < 100 * MIB
@@ -90,7 +91,7 @@ async def test_many_bombs_at_once_stay_within_the_budget(child: Callable[..., Ch
     server = child(limits={"in_flight_bytes_max": 96 * MIB, "request_bytes_max": 32 * MIB})
     bomb = gzip_of_zeros(1 << 30)
 
-    replies = await asyncio.gather(*(ask_http(server.receiver, bomb, headers=GZIP) for _ in range(12)))
+    replies = await asyncio.gather(*(ask_http(server.receiver, bomb, headers=ZIPPED) for _ in range(12)))
 
     assert {reply.code for reply in replies} <= {413, 503}
     assert server.peak_growth() < (96 + 64) * MIB
@@ -152,6 +153,20 @@ def test_gunzip_survives_any_bytes_in_any_pieces(data: bytes, cuts: int) -> None
         gunzip.finish()
     except ValueError:
         pass
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3 * STEP_BYTES), max_size=4), st.integers(1, 5000))
+def test_gunzip_gives_back_all_of_it_in_small_steps(runs: list[int], piece: int) -> None:
+    plain = b"".join(bytes([index]) * size for index, size in enumerate(runs))
+    packed = gzip.compress(plain)
+    gunzip = Gunzip()
+
+    steps = [step for at in range(0, len(packed), piece) for step in gunzip.feed(packed[at : at + piece])]
+    gunzip.finish()
+
+    assert b"".join(steps) == plain
+    assert all(len(step) <= STEP_BYTES for step in steps)
 
 
 @settings(max_examples=300, deadline=None)
