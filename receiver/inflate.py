@@ -37,8 +37,8 @@ class Gunzip:
             data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             if output:
                 yield output
-            # a full step may have left output inside
-            if not data and len(output) < STEP_BYTES:
+            # output that a full step left inside comes with the next data: eight bytes of trailer are still to be read
+            if not data:
                 return
 
     def finish(self) -> None:
