@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import re
 import threading
+import tomllib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -147,6 +150,13 @@ _SHOWABLE: Final = re.compile(r"[\w./:@+-]{1,100}")
 _MODEL_LENGTH_MAX: Final = 256
 
 
+@cache
+def pinned_context_windows() -> dict[tuple[str, str], int]:
+    """(genai-prices provider, model) -> tokens, for models of which genai-prices does not say."""
+    text = (resources.files("processors") / "data" / "context_windows.toml").read_text(encoding="utf-8")
+    return {(row["provider"], row["model"]): row["tokens"] for row in tomllib.loads(text)["model"]}
+
+
 class PriceOverride(BaseModel):
     """USD per million tokens for models that match."""
 
@@ -258,6 +268,19 @@ class Price:
             cost[rows], priced[rows], source[rows] = self._price(batch.take(rows))
         changed = {"cost_usd": money(cost, priced), "cost_source": from_vocabulary(source, _SOURCES)}
         return replaced(batch, changed)
+
+    def context_window(self, provider: str, model: str) -> int | None:
+        """Tokens that fit into one call of a model; None if neither genai-prices nor our pinned table says."""
+        with self._lock:
+            found = _remembered(
+                self._models,
+                (provider.lower(), model, ""),
+                self._config.models_max,
+                lambda: self._find((provider.lower(), model, "")),
+            )
+        if not isinstance(found, _Found):
+            return None
+        return found.model.context_window or pinned_context_windows().get((found.provider.id, found.model.id))
 
     def _price(self, batch: SpanBatch) -> tuple[Ints, Bools, npt.NDArray[np.int8]]:
         table, inverse = self._rates_of(batch)

@@ -28,6 +28,7 @@ from processors.price import (
     PriceConfig,
     PriceOverride,
     lookup_names,
+    pinned_context_windows,
 )
 from spanwise.model import SPANS
 from tests.build import START, batch, llm, span
@@ -278,6 +279,20 @@ def test_prices_never_come_from_the_network(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert cost(llm(1), Price())[1] == "genai-prices"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tokens"),
+    [("openai", "gpt-4o", 128_000), ("gcp.gemini", "models/gemini-2.5-pro", 1_048_576), ("openai", "wonder-1", None)],
+)
+def test_the_context_window_of_a_model_is_stated_or_unknown(provider: str, model: str, tokens: int | None) -> None:
+    assert PRICE.context_window(provider, model) == tokens
+
+
+def test_pinned_context_windows_are_those_that_the_price_table_lacks() -> None:
+    for provider, model in pinned_context_windows():
+        listed = get_snapshot().find_provider_model(model, None, provider, None)[1]
+        assert (listed.id, listed.context_window) == (model, None)
 
 
 def test_rows_of_the_whole_schema_come_back_with_only_the_cost_changed() -> None:
