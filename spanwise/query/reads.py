@@ -20,7 +20,19 @@ _FORMATS: Final = {
     "table": "JSONCompactEachRowWithNamesAndTypes",
 }
 _READS: Final = re.compile(r"\(*(SELECT|WITH)\b")
-_DESCRIBES: Final = re.compile(r"(SHOW|DESCRIBE|EXPLAIN|EXISTS)\b")
+# EXISTS only of our own tables: chDB's database `default` answers for any path of the machine.
+_DESCRIBES: Final = re.compile(r"(SHOW|DESCRIBE|EXPLAIN)\b|EXISTS( TABLE| VIEW)? \w+$")
+_CALLED: Final = re.compile(r"(\w+)\s*\(")
+_INSIDE: Final = frozenset(
+    {"format", "generaterandom", "generateseries", "generate_series", "merge", "null", "numbers", "numbers_mt"}
+    | {"primes", "values", "view", "zeros", "zeros_mt"}
+)
+"""Table functions, in lower case, that touch nothing but the store; all others are refused, also those to come."""
+_OUTSIDE: Final = re.compile(
+    r"file|hascolumnintable|reversednsquery|ai(classify|embed|extract|filter|generate|redact|"
+    r"similarity|translate)"
+)
+"""Ordinary functions, in lower case, that read files or talk to other machines. `readonly` stops none of them."""
 # What formatQuery quotes: strings and identifiers, with a backslash before any quote inside.
 _QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _ID_DIGITS: Final = 32
@@ -31,6 +43,7 @@ class StoreQueries:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._table_functions: frozenset[str] | None = None
 
     def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """See `Queries.sql`. The statement is checked before this returns."""
@@ -48,18 +61,29 @@ class StoreQueries:
         """True for a SELECT, False for a statement that describes. Raises QueryError for everything else.
 
         `readonly` keeps a query from changing the store, but not from writing a file: `INTO OUTFILE` is carried out by
-        the client, and in embedded mode that is this process. The store's own parser decides what is a keyword.
+        the client, and in embedded mode that is this process. Nor does it stop `SELECT file('...')`, which reads any
+        file of the machine, or `DESCRIBE url('...')`, which asks any address. The store's own parser decides what is a
+        keyword and what is a name.
         """
         asked = {"statement": statement}
         canonical = read(self._store, load_sql("spanwise.query", "canonical"), asked, "RawBLOB").decode()
         words = _QUOTED.sub("''", canonical)
         if re.search(r"\bOUTFILE\b", words):
             raise QueryError("INTO OUTFILE is not allowed: choose a format and save the answer where you ask")
+        for name in _CALLED.findall(words):
+            if _OUTSIDE.fullmatch(name.lower()) or name.lower() in self._refused_table_functions():
+                raise QueryError(f"the function {name} is not allowed: queries read the store and nothing else")
         if _READS.match(words):
             return True
         if _DESCRIBES.match(words):
             return False
         raise QueryError(f"{words.split(maxsplit=1)[0]} is not allowed: only reads are answered here")
+
+    def _refused_table_functions(self) -> frozenset[str]:
+        if self._table_functions is None:
+            names = (row["name"].lower() for row in self._rows("table_functions"))
+            self._table_functions = frozenset(names) - _INSIDE
+        return self._table_functions
 
     def traces(self, chosen: TraceFilter) -> list[dict[str, Any]]:
         return self._rows(

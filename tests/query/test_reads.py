@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_statements_that_describe_are_answered(queries: StoreQueries, statement:
         "SELECT 1; SELECT 2",
         "BACKUP TABLE spans TO File('{path}')",
         "ATTACH TABLE spans",
+        "USE default",
         "",
     ],
 )
@@ -134,6 +136,64 @@ def test_nothing_but_reads_of_the_store_is_answered(queries: StoreQueries, tmp_p
 
     assert not path.exists()
     assert answer(queries, "SELECT count() FROM spans") == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT file('{path}')",
+        "SELECT FILE /* */ ('{path}')",
+        "SELECT `file`('{path}')",
+        "SELECT count() FROM spans WHERE name IN (SELECT file('{path}'))",
+        "WITH (SELECT file('{path}')) AS stolen SELECT stolen",
+        "SELECT * FROM VALUES('a String', file('{path}'))",
+        "DESCRIBE file('{path}')",
+        "DESCRIBE (SELECT file('{path}'))",
+        "EXPLAIN SELECT file('{path}')",
+        "SELECT * FROM default.`{path}`",
+        "EXISTS TABLE default.`{path}`",
+        "SHOW CREATE TABLE default.`{path}`",
+    ],
+)
+def test_no_file_of_the_machine_can_be_read(queries: StoreQueries, tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "secret.csv"
+    path.write_text("secret,1\n")
+
+    with pytest.raises(QueryError):
+        answer(queries, statement.format(path=path))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DESCRIBE url('http://{address}/', 'CSV')",
+        "DESCRIBE s3('http://{address}/bucket/a.csv')",
+        "EXPLAIN SELECT * FROM url('http://{address}/', 'LineAsString')",
+        "SELECT * FROM remote('{address}', 'system.one')",
+        "SELECT * FROM spans WHERE name IN url('http://{address}/', 'LineAsString')",
+        "SELECT hasColumnInTable('{address}', 'user', 'pass', 'db', 'table', 'column')",
+        "SELECT aiGenerate('http://{address}/')",
+    ],
+)
+def test_no_other_machine_can_be_asked(queries: StoreQueries, statement: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        with pytest.raises(QueryError, match="is not allowed"):
+            answer(queries, statement.format(address=address))
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+def test_functions_that_touch_only_the_store_are_allowed(queries: StoreQueries) -> None:
+    statement = (
+        "SELECT format('{}', upper(name)) AS file, arrayMap(x -> (x + 1), [1]) "
+        "FROM merge(currentDatabase(), '^spans$') "
+        "WHERE span_id IN (SELECT span_id FROM spans) AND 1 IN (SELECT number FROM numbers(3))"
+    )
+
+    assert answer(queries, statement)
 
 
 def test_words_that_look_dangerous_are_allowed_inside_quotes(queries: StoreQueries) -> None:
