@@ -100,12 +100,12 @@ async def _show(console: Console, sql: _Sql, totals: dict[str, Any], web: str) -
         f"[bold]${totals['cost_usd']:.4f}[/bold]"
     )
     console.print(_table("What it cost", await sql.rows("agents")))
-    failures = await sql.rows("failures")
+    failures = [row | {"trace_id": row["trace_id"][:8]} for row in await sql.rows("failures")]
     console.print(_table("What failed, although every run answered", failures))
     console.print("\nLook further, from another terminal:")
     where = "" if web == WEB_DEFAULT else f" --web {web}"
     query = "SELECT name, error_type FROM spans FINAL WHERE status = 'error'"
-    commands = ["traces", *(f"trace {row['trace_id'][:8]}" for row in failures[:1]), f'sql "{query}"']
+    commands = ["traces", *(f"trace {row['trace_id']}" for row in failures[:1]), f'sql "{query}"']
     for command in commands:
         console.print(f"  {_program()} {command}{where}", soft_wrap=True)
 
@@ -123,9 +123,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
-        table.add_column(
-            name.replace("_", " "), justify="right" if number else "left", overflow="fold", no_wrap=name == "trace_id"
-        )
+        table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     return table
