@@ -369,14 +369,12 @@ class Price:
 
         For spans without a provider, and for OpenAI's client, which is also the client of everybody's compatible API.
         """
-        found = [
-            _Found(p, model)
-            for p in self._providers.values()
-            if p.model_match is not None
-            and (p.model_match.is_match(name) or any(model.id == name for model in p.models))
-            and (model := p.find_model(name))
+        makers = [p for p in self._providers.values() if p.model_match is not None]
+        found = [p for p in makers if p.model_match and p.model_match.is_match(name)] or [
+            p for p in makers if any(model.id == name for model in p.models)
         ]
-        return found[0] if len(found) == 1 else None
+        priced = [_Found(p, model) for p in found if (model := p.find_model(name))]
+        return priced[0] if len(priced) == 1 else None
 
     def _count_unknown(self, provider: str, model: str, spans: int) -> None:
         key = (provider, model[:_MODEL_LENGTH_MAX])
