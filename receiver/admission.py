@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Final
 
 from receiver.answer import Kind, RefusedError
+
+_UNREAD_BYTES: Final = 64 << 10
+"""A body nobody reads stays with its sender, but for about this much."""
 
 
 def _refused(reason: str, message: str) -> RefusedError:
@@ -23,7 +27,7 @@ class Slot:
     async def grow(self, size: int) -> None:
         """Hold `size` bytes, waiting a moment for them. Raises RefusedError if they do not become free."""
         if size > self.bytes:
-            await self._admission.take(size - self.bytes)
+            await self._admission.take(size - self.bytes, held=size - self.bytes)
             self.bytes = size
 
     def try_grow(self, size: int) -> bool:
@@ -67,7 +71,7 @@ class Admission:
         self._in_flight_bytes_max = in_flight_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
         self._wait_s = wait_s
-        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._waiting: dict[asyncio.Future[None], tuple[int, int]] = {}
         self._open: set[Slot] = set()
         self._emptied: asyncio.Event = asyncio.Event()
 
@@ -84,7 +88,8 @@ class Admission:
         slot = Slot(self)
         self._open.add(slot)
         try:
-            await slot.grow(size)
+            await self.take(size, held=min(size, _UNREAD_BYTES))
+            slot.bytes = size
         except BaseException:
             self.forget(slot)
             raise
@@ -96,13 +101,14 @@ class Admission:
         self.in_flight_bytes += size
         return True
 
-    async def take(self, size: int) -> None:
+    async def take(self, size: int, *, held: int) -> None:
+        """`held` are the bytes that the waiting itself costs."""
         if self.take_now(size):
             return
-        if self.waiting_bytes + size <= self._waiting_bytes_max:
+        if self.waiting_bytes + held <= self._waiting_bytes_max:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting[turn] = size
-            self.waiting_bytes += size
+            self._waiting[turn] = (size, held)
+            self.waiting_bytes += held
             try:
                 await _within(turn, self._wait_s)
             except BaseException:
@@ -120,7 +126,7 @@ class Admission:
     def give_back(self, size: int) -> None:
         self.in_flight_bytes -= size
         while self._waiting:
-            turn, wanted = next(reversed(self._waiting.items()))
+            turn, (wanted, _) = next(reversed(self._waiting.items()))
             if not turn.done():
                 if not self.take_now(wanted):
                     return
@@ -128,7 +134,7 @@ class Admission:
             self._leave(turn)
 
     def _leave(self, turn: asyncio.Future[None]) -> None:
-        self.waiting_bytes -= self._waiting.pop(turn, 0)
+        self.waiting_bytes -= self._waiting.pop(turn, (0, 0))[1]
 
     def forget(self, slot: Slot) -> None:
         self._open.discard(slot)

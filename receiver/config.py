@@ -144,7 +144,7 @@ class LimitsConfig(BaseModel):
         default=128 * MIB, ge=0, description="Bytes of requests that may wait for room; more are refused at once."
     )
     wait_s: float = Field(
-        default=0.05, ge=0, le=1, description="Seconds a request may wait for room before it is refused, newest first."
+        default=0.08, ge=0, le=1, description="Seconds a request may wait for room before it is refused, newest first."
     )
     connections_max: int = Field(default=1000, ge=1, description="Open connections of each listener.")
     header_timeout_s: float = Field(

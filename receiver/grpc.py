@@ -30,11 +30,11 @@ SERVICES: Final[dict[str, Service]] = {
     metrics_service_pb2.DESCRIPTOR.services_by_name["MetricsService"].full_name: "metrics",
 }
 
-_AHEAD_SHARE: Final = 4
+_AHEAD_SHARE: Final = 2
 _AHEAD_S: Final = 0.1
 """gRPC does not say how big a message is before it has arrived. Most are small and here at once, so each is admitted
-with a quarter of the biggest size for `_AHEAD_S`; one that takes longer has to be covered in full. So no more than four
-times the budget can be held, by fast senders of the biggest messages, for that long."""
+with half of the biggest size for `_AHEAD_S`; one that takes longer has to be covered in full. So no more than twice
+the budget can be held, by fast senders of the biggest messages, for that long."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -85,6 +85,22 @@ async def test_a_full_waiting_room_refuses_at_once() -> None:
     waiter.cancel()
 
 
+async def test_unread_bodies_wait_for_little_and_grown_ones_for_what_they_hold() -> None:
+    budget = admission(in_flight=100 << 20, waiting=1 << 20)
+    slot = await budget.reserve(50 << 20)
+    await budget.reserve(50 << 20)
+    unread = [asyncio.create_task(budget.reserve(50 << 20)) for _ in range(16)]
+    await settle()
+
+    assert budget.waiting_bytes == 16 * 65536
+    with pytest.raises(RefusedError):
+        await slot.grow(51 << 20)
+
+    for task in unread:
+        task.cancel()
+    await asyncio.gather(*unread, return_exceptions=True)
+
+
 async def test_nobody_waits_for_ever() -> None:
     budget = admission(wait_s=0.01)
     slot = await budget.reserve(100)

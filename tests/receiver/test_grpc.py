@@ -103,7 +103,7 @@ async def test_a_call_that_is_not_ended_is_refused_and_nothing_is_kept(start: St
 
 async def test_slow_messages_are_covered_for_their_biggest_size_or_refused(start: Start, counted: Counted) -> None:
     receiver = await start(
-        limits={"request_bytes_max": 8 * MIB, "in_flight_bytes_max": 24 * MIB, "waiting_bytes_max": 0}
+        limits={"request_bytes_max": 8 * MIB, "in_flight_bytes_max": 28 * MIB, "waiting_bytes_max": 0}
     )
     async with grpc.aio.insecure_channel(str(receiver.grpc_address)) as channel:
         calls: list[Any] = [channel.stream_unary(EXPORT)(timeout=10) for _ in range(5)]
