@@ -9,6 +9,7 @@ from typing import Final
 from processors.normalise.reference import dialect_reference
 from spanwise.cli.reference import command_reference
 from spanwise.config import config_reference
+from spanwise.store.reference import table_reference
 from spanwise.telemetry import metric_reference
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
@@ -16,6 +17,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "config.md": config_reference,
     "dialects.md": dialect_reference,
     "metrics.md": metric_reference,
+    "tables.md": table_reference,
 }
 
 
