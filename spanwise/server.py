@@ -71,6 +71,7 @@ async def running(config: Config) -> AsyncIterator[Started]:
         reconciler = Reconciler(
             config.reconcile, store=store, sink=sink, price=price, journal=journal, observer=telemetry
         )
+        telemetry.watch_reconciler(reconciler)
         reconciler.start()
         stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
 
@@ -108,6 +109,7 @@ async def running(config: Config) -> AsyncIterator[Started]:
                     **ports,
                     "store": store.place,
                     "journal": _journal_status(journal),
+                    "unknown_models": sorted({model for _, model in list(price.unknown)}),
                 },
             ),
         )

@@ -82,6 +82,12 @@ class WatchedJournal(Protocol):
     def stats(self) -> JournalFigures: ...
 
 
+class WatchedReconciler(Protocol):
+    """A reconciler that can be asked for figures. They are those of `_RECONCILER_METRICS`."""
+
+    def stats(self) -> object: ...
+
+
 class LabelLimit:
     """Lets the first `values_max` distinct values of one label through and turns the rest into `other`."""
 
@@ -240,7 +246,7 @@ class Telemetry:
         self.reference.append(
             MetricDoc("process_*, python_gc_*", "gauge, counter", (), "Standard process and garbage collector figures.")
         )
-        self.reference.extend(_JOURNAL_REFERENCE)
+        self.reference.extend(_WATCHED_REFERENCE)
 
     # Receiver
 
@@ -272,6 +278,10 @@ class Telemetry:
     def watch_journal(self, journal: WatchedJournal) -> None:
         """Read the journal's own figures at each scrape."""
         self.registry.register(_JournalCollector(journal))
+
+    def watch_reconciler(self, reconciler: WatchedReconciler) -> None:
+        """Read the reconciler's own figures at each scrape."""
+        self.registry.register(_ReconcilerCollector(reconciler))
 
     # Pipeline
 
@@ -370,14 +380,48 @@ _JOURNAL_METRICS: Final = (
     ("frames_salvaged", "journal_salvaged_requests", "counter", "Requests saved from damaged files."),
     ("frames_lost", "journal_lost_requests", "counter", "Requests that could not be saved from damaged files."),
 )
+_RECONCILER_METRICS: Final = (
+    ("dirty", "reconcile_dirty_traces", "gauge", "Traces that wait to be decided, as far as memory knows them."),
+    ("lag_s", "reconcile_lag_seconds", "gauge", "How long the oldest of these has been waiting."),
+    ("spilled", "reconcile_spilled", "gauge", "1 while more traces wait than memory holds; they are found again."),
+    ("cached_rows", "reconcile_cached_spans", "gauge", "Spans held in memory until their trace is decided."),
+    ("read_back", "reconcile_read_back_traces", "counter", "Traces that had to be read from the store."),
+    ("corrections", "reconcile_corrected_spans", "counter", "Spans stored again with a correction."),
+    ("joined", "reconcile_joined_logs", "counter", "Log records joined to a span, whenever their trace was decided."),
+    (
+        "unjoined",
+        "reconcile_unjoined_logs",
+        "counter",
+        "Log records no span was found for when their trace was decided.",
+    ),
+)
 _JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal refused: full, or failing.")
-_JOURNAL_REFERENCE: Final = [
+_WATCHED_REFERENCE: Final = [
     *(
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
-        for _, name, type_, doc in _JOURNAL_METRICS
+        for _, name, type_, doc in (*_JOURNAL_METRICS, *_RECONCILER_METRICS)
     ),
     MetricDoc(f"spanwise_{_JOURNAL_REFUSED[0]}_total", "counter", ("reason",), _JOURNAL_REFUSED[1]),
 ]
+
+
+def _families(
+    stats: object, metrics: Iterable[tuple[str, str, str, str]]
+) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    for field, name, type_, doc in metrics:
+        family = CounterMetricFamily if type_ == "counter" else GaugeMetricFamily
+        yield family(f"spanwise_{name}", doc, value=float(getattr(stats, field)))
+
+
+class _ReconcilerCollector(Collector):
+    def __init__(self, reconciler: WatchedReconciler) -> None:
+        self._reconciler = reconciler
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        yield from _families(self._reconciler.stats(), _RECONCILER_METRICS)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # registering must not read the reconciler
 
 
 class _JournalCollector(Collector):
@@ -386,9 +430,7 @@ class _JournalCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         stats = self._journal.stats()
-        for field, name, type_, doc in _JOURNAL_METRICS:
-            family = CounterMetricFamily if type_ == "counter" else GaugeMetricFamily
-            yield family(f"spanwise_{name}", doc, value=getattr(stats, field))
+        yield from _families(stats, _JOURNAL_METRICS)
         refused = CounterMetricFamily(f"spanwise_{_JOURNAL_REFUSED[0]}", _JOURNAL_REFUSED[1], labels=["reason"])
         for reason, requests in stats.refused.items():
             refused.add_metric([reason], requests)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,6 +16,7 @@ from sinks.clickhouse import SinkObserver
 from spanwise.journal import SqliteJournalConfig
 from spanwise.model import SPANS, SpanBatch
 from spanwise.pipeline import PipelineObserver
+from spanwise.reconciler import ReconcilerStats
 from spanwise.telemetry import OTHER, Telemetry, TelemetryConfig
 
 
@@ -205,7 +207,14 @@ def test_two_telemetries_share_nothing() -> None:
     assert value(second, "insert_rows_total", table="spans") == 0
 
 
+class _WatchedReconciler:
+    def stats(self) -> ReconcilerStats:
+        names = (field.name for field in dataclasses.fields(ReconcilerStats))
+        return ReconcilerStats(**dict.fromkeys(names, 1))  # type: ignore[arg-type]
+
+
 def _every_method(telemetry: Telemetry) -> None:
+    telemetry.watch_reconciler(_WatchedReconciler())
     telemetry.accepted("traces", "grpc", items=1, body_bytes=1, seconds=0.1)
     telemetry.refused("traces", "grpc", "full", items=1)
     telemetry.rejected("traces", "grpc", "bad", items=1)
