@@ -280,7 +280,7 @@ def _naming_damage() -> Iterator[None]:
     except sqlite3.Error as error:
         if may_pass(error):
             raise
-        msg = f"SQLite says: {error}"
+        msg = f"SQLite says: {named(error)}"
         raise DamagedError(msg) from error
 
 
@@ -291,6 +291,12 @@ def is_full(error: Exception) -> bool:
 
 
 _NO_SPACE_FOR_INDEX: Final = (sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP)
+
+
+def named(error: Exception) -> str:
+    """An error without the text it quotes: SQLite and codecs cite stored values."""
+    detail = getattr(error, "sqlite_errorname", None) or getattr(error, "strerror", None)
+    return f"{type(error).__name__} {detail or ''}".strip()
 
 
 def may_pass(error: Exception) -> bool:

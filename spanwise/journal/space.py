@@ -58,7 +58,7 @@ class Space:
     def keep_ballast(self) -> None:
         """Write the ballast anew once there is ample room for it, give it up when the disk is all but full."""
         above = self.free_above_floor()
-        held = self._ballast.exists()
+        held = self._ballast.exists() and self._ballast.stat().st_size == self._ballast_bytes
         if held and self._free < self._ballast_bytes // 8:
             self.drop_ballast()
         elif not held and self._ballast_bytes and above >= 2 * self._ballast_bytes:

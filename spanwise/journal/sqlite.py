@@ -280,7 +280,7 @@ class SqliteJournal:
     def _commit_failed(self, error: Exception) -> None:
         # After a failed fsync the kernel may have dropped the pages and will report success next time, so nothing
         # more goes into this file. What was committed to it before is durable and stays readable.
-        _log.error("journal commit failed", error=str(error))
+        _log.error("journal commit failed", error=files.named(error))
         if files.is_full(error):
             self._space.drop_ballast()
         with self._lock:
@@ -359,7 +359,7 @@ class SqliteJournal:
             if self._closed:
                 return None
         with self._reading:
-            while True:
+            while not self._closed:
                 if self._again:
                     file, first, last = self._again[0]
                     frames = self._read(file, partial(files.read, file, first, last))
@@ -375,6 +375,7 @@ class SqliteJournal:
                 if frames:
                     self._record(upcoming, frames)
                     return self._taken(upcoming, frames)
+        return None
 
     def _read(self, file: JournalFile, frames: Callable[[], list[Frame]]) -> list[Frame]:
         """Nothing if the file was damaged and had to be replaced."""
@@ -473,7 +474,7 @@ class SqliteJournal:
         try:
             self._commit_state(changed)
         except (sqlite3.Error, OSError) as error:
-            _log.warning("journal state could not be recorded yet", error=str(error))
+            _log.warning("journal state could not be recorded yet", error=files.named(error))
             return False
         return True
 
@@ -627,7 +628,7 @@ class SqliteJournal:
                 "journal file is damaged and cannot be salvaged now; it is tried again at the next start",
                 file=file.id,
                 damage=str(error),
-                error=str(failure),
+                error=files.named(failure),
             )
             fresh = None
         finally:

@@ -122,6 +122,18 @@ def test_damage_found_while_running_is_repaired_without_a_restart(tmp_path: Path
     assert (stats.damaged_files, stats.frames_salvaged, stats.frames_lost) == (1, 59, 1)
 
 
+def test_damage_does_not_cost_the_memory_cache(tmp_path: Path) -> None:
+    with opened(tmp_path, cache_bytes_max=50 * KIB) as journal:
+        append(journal, *SENT)  # the last of them are still in memory when the first turn out to be damaged
+        (path,) = data_files(tmp_path)
+        path.write_bytes(b"not a database")
+        assert bodies(drain(journal)) == SENT
+        before = journal.stats().cache_misses
+        append(journal, body(999))
+        assert bodies(drain(journal)) == [body(999)]
+        assert journal.stats().cache_misses == before
+
+
 def test_salvaged_frames_get_new_tokens(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         append(journal, *SENT)

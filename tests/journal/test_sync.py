@@ -20,7 +20,7 @@ from spanwise.stage import OverloadedError
 
 async def main():
     out = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with opened(Path(sys.argv[1]), file_bytes_max=1 << 18) as journal:
+    with opened(Path(sys.argv[1]), file_bytes_max=1 << 20) as journal:
         for number in range(int(sys.argv[3])):
             try:
                 await journal.append("default", "traces", 1, body(number, 3000))
@@ -69,7 +69,7 @@ def test_every_acknowledgement_follows_a_sync_of_the_wal_that_holds_the_request(
     assert acked == 60
 
 
-@pytest.mark.parametrize(("call", "when"), [("fdatasync", 8), ("pwrite64", 22)])
+@pytest.mark.parametrize(("call", "when"), [("fdatasync", 12), ("pwrite64", 22)])
 def test_a_request_whose_commit_failed_is_refused_and_a_new_file_takes_over(
     tmp_path: Path, call: str, when: int
 ) -> None:
@@ -79,6 +79,7 @@ def test_a_request_whose_commit_failed_is_refused_and_a_new_file_takes_over(
     refused = [int(line.split()[1]) for line in heard if line.startswith("refused")]
     acked = [int(line.split()[1]) for line in heard if line.startswith("acked")]
     assert len(refused) == 1
+    assert refused[0] > 0, "the fault came before the first commit"
     assert sorted(acked + refused) == list(range(10))
     assert len(data_files(tmp_path / "data")) == 2
     with opened(tmp_path / "data") as journal:
