@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ SUFFIX: Final = ".db"
 _SIDES: Final = ("-wal", "-shm")
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = struct.Struct(">IIII8x")  # page number, database pages after a commit, salts, checksums
+_MAGIC: Final = b"SQLite format 3\0"
+_PAGE_HEADER: Final = 72  # of the first page, up to and with the application id
+_CHECK: Final = 0x53504A31
 _SHM_FRAMES: Final = 16  # offset of mxFrame, the last frame SQLite accepted, in the WAL index header
 
 # Requests made of large items are agent histories, which repeat themselves: zstd -1 shrinks them several times and so
@@ -187,6 +191,9 @@ def insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.executemany(_INSERT, rows)
+        # The last id once more, in the first page, with a check: if a damaged page hides rows, this tells how many.
+        connection.execute(f"PRAGMA user_version = {rows[-1][0]}")
+        connection.execute(f"PRAGMA application_id = {rows[-1][0] ^ _CHECK}")
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -224,8 +231,8 @@ def inspect(file: JournalFile) -> None:
     with _naming_damage():
         reader = open_reader(file)
         (last,) = reader.execute("SELECT coalesce(max(id), 0) FROM frames").fetchone()
-        if last < file.committed:
-            msg = f"it ends at frame {last}, {file.committed} were committed"
+        if last < (known := max(file.committed, wal.last_id)):
+            msg = f"it ends at frame {last}, {known} were committed"
             raise DamagedError(msg)
         readable = _frames_recovered(file.path)
         if wal.last_commit > readable:
@@ -241,7 +248,7 @@ def open_reader(file: JournalFile) -> sqlite3.Connection:
         # SQLite deletes the WAL of an empty database: look before it does.
         with file.path.open("rb") as handle:
             head = handle.read(20)
-        if not head.startswith(b"SQLite format 3\0") or head[16:20] != struct.pack(">HBB", PAGE_SIZE, 2, 2):
+        if not head.startswith(_MAGIC) or head[16:20] != struct.pack(">HBB", PAGE_SIZE, 2, 2):
             msg = "its header is damaged"
             raise DamagedError(msg)
         file.reader = connect(file.path, read_only=True)
@@ -314,19 +321,28 @@ _ABOUT_THE_MACHINE: Final = (
 )
 
 
+def _last_id(page: bytes) -> int:
+    """The id that the commit of a first page ended with, 0 for any other page."""
+    if not page.startswith(_MAGIC):
+        return 0
+    seq, check = struct.unpack_from(">I4xI", page, 60)
+    return int(seq) if seq ^ _CHECK == check else 0
+
+
 def _frames_recovered(path: Path) -> int:
     with suppress(FileNotFoundError), side(path, "-shm").open("rb") as handle:
-        return int.from_bytes(handle.read(_SHM_FRAMES + 4)[_SHM_FRAMES:], "little" if _LITTLE else "big")
+        return int.from_bytes(handle.read(_SHM_FRAMES + 4)[_SHM_FRAMES:], sys.byteorder)
     return 0
-
-
-_LITTLE: Final = struct.pack("=H", 1) == b"\x01\0"
 
 
 class _WalFrame(NamedTuple):
     offset: int
     page: int
-    commit: bool
+    database_pages: int
+    """0 unless the frame ends a commit."""
+    salt_1: int
+    salt_2: int
+    last_id: int
 
 
 class _Wal:
@@ -334,22 +350,33 @@ class _Wal:
 
     def __init__(self, path: Path) -> None:
         self._path = side(path, "-wal")
-        headers: list[tuple[int, int, int, int, int]] = []
+        found: list[_WalFrame] = []
         header = b""
+        step = _FRAME_HEADER.size + PAGE_SIZE
         with suppress(FileNotFoundError), self._path.open("rb") as handle:
             header = handle.read(_WAL_HEADER)
             size = os.fstat(handle.fileno()).st_size
-            for offset in range(_WAL_HEADER, size - _FRAME_HEADER.size - PAGE_SIZE + 1, _FRAME_HEADER.size + PAGE_SIZE):
-                headers.append((offset, *_FRAME_HEADER.unpack(os.pread(handle.fileno(), 24, offset))))
-        # frames of an earlier generation carry other salts; where the header is damaged the majority tells
-        salts = Counter((one, two) for *_, one, two in headers)
+            for offset in range(_WAL_HEADER, size - step + 1, step):
+                head = os.pread(handle.fileno(), _FRAME_HEADER.size + _PAGE_HEADER, offset)
+                page, database_pages, salt_1, salt_2 = _FRAME_HEADER.unpack_from(head)
+                last_id = _last_id(head[_FRAME_HEADER.size :])
+                found.append(_WalFrame(offset, page, database_pages, salt_1, salt_2, last_id))
+        salts = Counter((frame.salt_1, frame.salt_2) for frame in found)
         stated = struct.unpack(">II", header[16:24]) if len(header) == _WAL_HEADER else (0, 0)
         salt = stated if stated in salts else max(salts, key=lambda pair: salts[pair], default=(0, 0))
-        frames = [_WalFrame(at, page, size > 0) for at, page, size, *pair in headers if tuple(pair) == salt]
-        positions = {at: index for index, (at, *_) in enumerate(headers, 1)}
-        end = max((index for index, frame in enumerate(frames) if frame.commit), default=-1)
-        self.frames = frames[: end + 1]
-        self.last_commit = positions[frames[end].offset] if self.frames else 0
+
+        # The WAL is never begun anew, so foreign salts are damage, perhaps of the frame that ended a commit. Only
+        # zeros may be there without having been written, after a power cut.
+        ours = [(frame.salt_1, frame.salt_2) == salt for frame in found]
+        ends = (
+            place
+            for place, frame in enumerate(found, 1)
+            if (frame.database_pages if ours[place - 1] else frame.salt_1 or frame.salt_2)
+        )
+        self.last_commit = max(ends, default=0)
+        committed = found[: self.last_commit]
+        self.frames = [frame for frame, is_ours in zip(committed, ours, strict=False) if is_ours]
+        self.last_id = max((frame.last_id for frame in committed), default=0)
 
     def apply(self, target: Path) -> None:
         """Copy every committed page into the database `target`, whatever the checksums say."""
@@ -376,14 +403,17 @@ def salvage(file: JournalFile, scratch: Path) -> Iterator[Frame | int]:
     with scratch.open("wb") as out, suppress(FileNotFoundError), file.path.open("rb") as handle:
         while chunk := handle.read(1 << 20):
             out.write(chunk)
-    _Wal(file.path).apply(scratch)
+    wal = _Wal(file.path)
+    wal.apply(scratch)
+    with scratch.open("rb") as handle:
+        known = max(file.committed, wal.last_id, _last_id(handle.read(_PAGE_HEADER)))
     uri = f"{scratch.absolute().as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
-        top, seen_top = file.committed, False
+        top, seen_top = known, False
         with suppress(sqlite3.Error, TypeError):
             top, seen_top = max(top, database.execute("SELECT max(id) FROM frames").fetchone()[0] or 0), True
         # a damaged id may claim to be anything; more frames than bytes there cannot be
-        top = min(top, max(file.committed, scratch.stat().st_size // 16))
+        top = min(top, max(known, scratch.stat().st_size // 16))
         seq, misses, held = 0, 0, list[int]()
         while seq < top or (not seen_top and misses < _MISSES_MAX):
             seq += 1

@@ -597,7 +597,7 @@ class SqliteJournal:
         """
         scratch = self._directory / "salvage.db"
         fresh: JournalFile | None = None
-        lost = salvaged = 0
+        lost = salvaged = size = 0
         try:
             rows: list[Frame] = []
             path = files.path_of(self._directory, self._new_id())
@@ -611,9 +611,11 @@ class SqliteJournal:
                     salvaged += 1
                     fresh.pending_bytes += len(entry.body)
                     rows.append(entry._replace(seq=salvaged))
-                    if sum(len(frame.body) for frame in rows) >= _SALVAGE_ROWS_BYTES:
+                    size += len(entry.body)
+                    if size >= _SALVAGE_ROWS_BYTES:
                         files.insert(connection, [files.row(frame.seq, frame) for frame in rows])
                         rows.clear()
+                        size = 0
                 if rows:
                     files.insert(connection, [files.row(frame.seq, frame) for frame in rows])
             finally:
