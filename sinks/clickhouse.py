@@ -81,15 +81,15 @@ class ClickHouseSink:
         self._observer = observer
         self._clock = clock
 
-    def write(self, token: str, spans: SpanBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
-        """Store a range. Rows the store can never take are left out, counted and logged.
+    def write(self, token: str, spans: SpanBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> int:
+        """Store a range; returns how many rows were left out because the store can never take them.
 
         Raises RejectedError if no row of a table can be stored, or too many are refused to find them one by one;
         StoreError if it may work later.
         """
-        self._insert(CONTENT, content, token)
-        self._insert(LOG_EVENTS, log_events, token)
-        self._insert(SPANS, spans, token)
+        refused = self._insert(CONTENT, content, token)
+        refused += self._insert(LOG_EVENTS, log_events, token)
+        return refused + self._insert(SPANS, spans, token)
 
     def rewrite(self, spans: SpanBatch, token: str) -> None:
         """Store whole rows of spans again with a higher `version`. Raises like `write`."""
@@ -99,9 +99,8 @@ class ClickHouseSink:
         """Store summaries of traces. Raises like `write`."""
         self._insert(TRACES, traces, token)
 
-    def _insert(self, table: Table, batch: pa.RecordBatch, token: str) -> None:
-        for part, rows in self._parts(batch):
-            self._insert_part(table, rows, f"{token}:{table.name}{part}")
+    def _insert(self, table: Table, batch: pa.RecordBatch, token: str) -> int:
+        return sum(self._insert_part(table, rows, f"{token}:{table.name}{part}") for part, rows in self._parts(batch))
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Cut a batch so that no insert touches more than `insert_days_max` partitions."""
@@ -116,9 +115,10 @@ class ClickHouseSink:
             chosen = pc.is_in(batch.column("day"), value_set=days.slice(start, most))
             yield f":{start // most}", batch.filter(chosen)
 
-    def _insert_part(self, table: Table, rows: pa.RecordBatch, token: str) -> None:
+    def _insert_part(self, table: Table, rows: pa.RecordBatch, token: str) -> int:
         try:
             self._send(table, rows, token)
+            return 0
         except StoreError as error:
             if not error.permanent:
                 raise
@@ -130,6 +130,7 @@ class ClickHouseSink:
                 raise RejectedError(
                     f"{table.name} takes none of {rows.num_rows} rows: ClickHouse error {error.code} {error.name}"
                 ) from error
+            return hunt.refused
 
     def _isolate(self, table: Table, rows: pa.RecordBatch, token: str, hunt: _Hunt) -> None:
         """Store what can be stored of rows that were refused together, by halves."""

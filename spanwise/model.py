@@ -238,7 +238,7 @@ SPANS: Final = Table(
         _RECEIVED,
         _VERSION,
     ),
-    order_by=("tenant", "toStartOfHour(start_time)", "trace_id", "span_id"),
+    order_by=("tenant", "toStartOfMinute(start_time)", "trace_id", "span_id"),
     version="version",
 )
 

@@ -255,7 +255,7 @@ class Pipeline:
         while True:
             started = self._clock()
             try:
-                self._sink.write(prepared.taken.token, prepared.spans, prepared.content, prepared.log_events)
+                refused = self._sink.write(prepared.taken.token, prepared.spans, prepared.content, prepared.log_events)
             except RejectedError as error:
                 self._observer.insert_failed(reason="rejected")
                 log.error("range_rejected_by_store", frames=len(prepared.taken.frames), error=str(error))
@@ -276,6 +276,9 @@ class Pipeline:
                     log_events=prepared.log_events.num_rows,
                     seconds=self._clock() - started,
                 )
+                if refused:
+                    # The other rows are stored; nobody can tell from a refused row which request it came in.
+                    self._set_aside(prepared.taken.token, prepared.taken.frames, "rows")
                 self._on_stored(prepared.spans, prepared.log_events)
                 return True
 

@@ -81,8 +81,9 @@ class Processor(Protocol):
 class Sink(Protocol):
     """Where batches go. Called from one thread at a time."""
 
-    def write(self, token: str, spans: SpanBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
-        """Store all rows or raise; the same token again stores nothing twice.
+    def write(self, token: str, spans: SpanBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> int:
+        """Store the rows or raise; the same token again stores nothing twice.
 
-        Raises RejectedError if these rows can never be stored; anything else may work later and is retried.
+        Returns how many single rows were left out because they can never be stored. Raises RejectedError if these rows
+        can never be stored at all; anything else may work later and is retried.
         """

@@ -83,11 +83,13 @@ class ScriptedSink:
 
     errors: list[Exception] = field(default_factory=list)
     stored: list[tuple[str, int]] = field(default_factory=list)
+    refuses: int = 0
 
-    def write(self, token: str, spans: pa.RecordBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
+    def write(self, token: str, spans: pa.RecordBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> int:
         if self.errors:
             raise self.errors.pop(0)
-        self.stored.append((token, spans.num_rows))
+        self.stored.append((token, spans.num_rows - self.refuses))
+        return self.refuses
 
 
 @dataclass
@@ -201,6 +203,15 @@ def test_a_range_the_store_rejects_is_set_aside_and_does_not_stop_the_next(tmp_p
 
     assert bench.sink.stored == [("f:2-2", 1)]
     assert bench.observed.dead == [(1, "store")]
+
+
+def test_requests_with_single_rows_the_store_refuses_are_kept_as_files(tmp_path: Path) -> None:
+    bench = _bench(tmp_path, SealedRange("f:1-2", (_frame(1), _frame(2))), sink=ScriptedSink(refuses=1))
+
+    bench.run_until(lambda: bench.journal.forgotten == ["f:1-2"])
+
+    assert bench.sink.stored == [("f:1-2", 1)]
+    assert bench.observed.dead == [(2, "rows")]
 
 
 def test_dead_letters_keep_the_newest(tmp_path: Path) -> None:

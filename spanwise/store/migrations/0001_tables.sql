@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS spans
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY day
-ORDER BY (tenant, toStartOfHour(start_time), trace_id, span_id)
+ORDER BY (tenant, toStartOfMinute(start_time), trace_id, span_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728
 COMMENT 'One row a span, canonical names of the newest OpenTelemetry GenAI conventions. Read it with `FINAL`.';
 
