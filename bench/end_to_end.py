@@ -21,9 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 
 from bench.load import Sent, send
 from bench.payloads import Payload, agent, fresh, small
+from processors.normalise import plan_json
+from spanwise._native import Decoder
 from tests.running import RunningServer, free_port
 
 _ROTEL = "rotel==0.0.1a15"
@@ -45,7 +48,9 @@ def _mib(bytes_: float) -> float:
 
 
 def _rss(process: psutil.Process) -> str:
-    return f"{_mib(process.memory_info().rss):.0f} MiB"
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return f"{_mib(process.memory_info().rss):.0f} MiB, peak {peak / 1024:.0f} MiB"
 
 
 def _through(name: str, server: RunningServer, payloads: list[Payload]) -> Sent:
@@ -86,18 +91,46 @@ def _idle(server: RunningServer) -> None:
     print(f"idle   {(_cpu_s(process) - cpu) * 10:.1f} % of one core over 10 s; RSS {_rss(process)}")
 
 
-def _store_only_mib() -> float:
-    """Resident memory of a process that has only opened the embedded store."""
-    script = (
-        "import os, sys, psutil; from spanwise.store.connect import open_store;"
-        "s = open_store('chdb://' + sys.argv[1]);"
-        "print(psutil.Process().memory_info().rss); sys.stdout.flush(); os._exit(0)"
-    )
+_STORE_ALONE = """
+import os, sys
+import psutil, pyarrow as pa
+from pydantic import SecretStr
+from spanwise.model import CONTENT, SPANS
+from spanwise.store import Store, StoreConfig, open_store
+store = open_store(Store(StoreConfig(dsn=SecretStr("chdb://" + sys.argv[1]))))
+process = psutil.Process()
+opened = process.memory_info().rss
+peak = 0
+for turn in range(int(sys.argv[4])):
+    for table, path in ((CONTENT, sys.argv[2]), (SPANS, sys.argv[3])):
+        with pa.memory_map(path) as file:
+            store.insert(table, pa.ipc.open_file(file).get_batch(0), f"{table.name}-{turn}")
+    peak = max(peak, process.memory_info().rss)
+print(opened, peak)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def _store_alone(payloads: list[Payload], turns: int) -> tuple[float, float]:
+    """Resident MiB of a process that does nothing but insert the same rows as often: (opened, peak)."""
+    frames = [("default", time.time_ns(), "traces", payload.body) for payload in payloads]
+    decoded = Decoder(plan_json()).decode(frames)
     with tempfile.TemporaryDirectory() as directory:
+        files = []
+        for name, batch in (("content", decoded.content), ("spans", decoded.spans)):
+            files.append(f"{directory}/{name}.arrow")
+            with pa.ipc.new_file(files[-1], batch.schema) as writer:
+                writer.write_batch(batch)
         done = subprocess.run(
-            [sys.executable, "-c", script, directory], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", _STORE_ALONE, f"{directory}/store", *files, str(turns)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
         )
-    return _mib(float(done.stdout.split()[-1]))
+    opened, peak = map(float, done.stdout.split()[-2:])
+    return _mib(opened), _mib(peak)
 
 
 @contextmanager
@@ -158,7 +191,11 @@ def main() -> None:
             half = sent.requests / sent.seconds / 2
             _latency("agent", server, _requests(agent, int(half * 8)), half)
             _idle(server)
-        print(f"store  {_store_only_mib():.0f} MiB resident for the embedded store alone, opened and idle")
+        opened, peak = _store_alone(small_payloads[:40], options.small // 40)
+        print(
+            f"store  a process that only inserts the same small rows: {opened:.0f} MiB resident once opened, "
+            f"{peak:.0f} MiB at its peak; what the server has beyond that is receiver and pipeline"
+        )
         if not options.no_rotel:
             _compare_rotel(directory, [("small", small_payloads), ("agent", agent_payloads)])
     finally:

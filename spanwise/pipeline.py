@@ -19,13 +19,14 @@ import pyarrow as pa
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from spanwise._native import Decoded, Decoder
+from spanwise._native import Decoder
 from spanwise.stage import Frame, Journal, Processor, RejectedError, SealedRange, Sink
 
 log = structlog.get_logger(__name__)
 
 _IDLE_WAIT_S = 0.5
 _POLL_S = 0.02
+_FAILED_WAIT_S = 1.0
 
 
 class PipelineConfig(BaseModel):
@@ -161,10 +162,13 @@ class Pipeline:
 
     def _prepare_loop(self) -> None:
         while not self._stop.is_set():
-            taken = self._take()
-            if taken is None:
+            try:
+                taken = self._take()
+                prepared = self._prepare(taken) if taken is not None else None
+            except Exception as error:  # a journal that cannot record the range: it is taken again
+                log.warning("take_failed", exc_info=error)
+                self._stop.wait(_FAILED_WAIT_S)
                 continue
-            prepared = self._prepare(taken)
             if prepared is not None:
                 self._hand_over(prepared)
         self._hand_over(None)
@@ -181,53 +185,49 @@ class Pipeline:
         return taken
 
     def _prepare(self, taken: SealedRange) -> Prepared | None:
-        decoded = self._decode(taken)
-        if decoded is None:
-            self._journal.done(taken)
-            return None
+        """The rows of a range; a request that breaks a stage is set aside, the others go on without it."""
+        frames = taken.frames
+        try:
+            return self._rows(taken, frames)
+        except Exception as error:  # whatever a payload does to a stage, it must not stop the program
+            log.error("range_failed", frames=len(frames), exc_info=error)
+        good = tuple(frame for frame in frames if self._stands_alone(taken, frame))
+        if good and len(good) < len(frames):
+            try:
+                return self._rows(taken, good)
+            except Exception as error:
+                log.error("range_failed_again", frames=len(good), exc_info=error)
+        # Each request stands alone but not together: a defect of ours. Keep the data and go on.
+        self._set_aside(taken.token, good, "decode")
+        self._journal.done(taken)
+        return None
+
+    def _stands_alone(self, taken: SealedRange, frame: Frame) -> bool:
+        try:
+            self._rows(taken, (frame,))
+        except Exception as error:
+            log.error("request_failed", bytes=len(frame.body), exc_info=error)
+            self._set_aside(taken.token, (frame,), "decode")
+            return False
+        return True
+
+    def _rows(self, taken: SealedRange, frames: tuple[Frame, ...]) -> Prepared:
         started = self._clock()
+        decoded = self._decoder.decode([(f.tenant, f.received_unix_nano, f.signal, f.body) for f in frames])
+        decoded_at = self._clock()
         spans = decoded.spans
         for process in self._processors:
             spans = process(spans)
-        self._observer.processed(spans, seconds=self._clock() - started)
+        self._observer.decoded(
+            frames=len(frames),
+            bytes_=sum(len(frame.body) for frame in frames),
+            spans=decoded.spans.num_rows,
+            rejected=decoded.rejected,
+            ignored_logs=decoded.ignored_logs,
+            seconds=decoded_at - started,
+        )
+        self._observer.processed(spans, seconds=self._clock() - decoded_at)
         return Prepared(taken, spans, decoded.content, decoded.log_events)
-
-    def _decode(self, taken: SealedRange) -> Decoded | None:
-        """Decode a range; a frame that breaks the decoder is set aside and the others are decoded without it."""
-        frames = taken.frames
-        while frames:
-            started = self._clock()
-            try:
-                decoded = self._decoder.decode([(f.tenant, f.received_unix_nano, f.signal, f.body) for f in frames])
-            except ValueError as error:
-                frames = self._without_broken(taken.token, frames, error)
-                continue
-            self._observer.decoded(
-                frames=len(frames),
-                bytes_=sum(len(frame.body) for frame in frames),
-                spans=decoded.spans.num_rows,
-                rejected=decoded.rejected,
-                ignored_logs=decoded.ignored_logs,
-                seconds=self._clock() - started,
-            )
-            return decoded
-        return None
-
-    def _without_broken(self, token: str, frames: tuple[Frame, ...], error: ValueError) -> tuple[Frame, ...]:
-        good = []
-        for frame in frames:
-            try:
-                self._decoder.decode([(frame.tenant, frame.received_unix_nano, frame.signal, frame.body)])
-            except ValueError:
-                self._set_aside(token, (frame,), "decode")
-            else:
-                good.append(frame)
-        if len(good) == len(frames):
-            # Each decodes alone but not together: a defect of ours. Keep the data and go on.
-            log.error("decode_range_failed", frames=len(frames), error=type(error).__name__)
-            self._set_aside(token, frames, "decode")
-            return ()
-        return tuple(good)
 
     def _hand_over(self, prepared: Prepared | None) -> None:
         while True:
@@ -247,7 +247,10 @@ class Pipeline:
             if prepared is None:
                 return
             if self._store(prepared):
-                self._journal.done(prepared.taken)
+                try:
+                    self._journal.done(prepared.taken)
+                except Exception as error:  # the range stays open, and the next start sends it again: same token
+                    log.warning("forget_failed", exc_info=error)
 
     def _store(self, prepared: Prepared) -> bool:
         """True once the range is stored or set aside; False if the program stops first."""

@@ -17,7 +17,7 @@ import pytest
 
 from spanwise.model import CONTENT, LOG_EVENTS, SPANS
 from spanwise.pipeline import DeadLetters, Pacer, Pipeline, PipelineConfig
-from spanwise.stage import Frame, RejectedError, SealedRange
+from spanwise.stage import Frame, Processor, RejectedError, SealedRange
 
 POISON = b"poison"
 
@@ -33,11 +33,15 @@ class ScriptedJournal:
     ranges: list[SealedRange]
     forgotten: list[str] = field(default_factory=list)
     pending_bytes: int = 0
+    fails: int = 0
 
     async def append(self, tenant: str, signal: str, items: int, body: bytes) -> None:
         raise NotImplementedError
 
     def seal(self, *, bytes_max: int, timeout_s: float) -> SealedRange | None:
+        if self.fails:
+            self.fails -= 1
+            raise OSError("cannot record the range")
         if self.ranges:
             return self.ranges.pop(0)
         time.sleep(0.005)
@@ -129,7 +133,11 @@ class Bench:
 
 
 def _bench(
-    tmp_path: Path, *ranges: SealedRange, sink: ScriptedSink | None = None, breaks_together: bool = False
+    tmp_path: Path,
+    *ranges: SealedRange,
+    sink: ScriptedSink | None = None,
+    breaks_together: bool = False,
+    processors: Sequence[Processor] = (),
 ) -> Bench:
     journal, observed, told = ScriptedJournal(list(ranges)), Observed(), list[int]()
     sink = sink or ScriptedSink()
@@ -138,7 +146,7 @@ def _bench(
         config,
         journal=journal,
         decoder=ScriptedDecoder(breaks_together),  # type: ignore[arg-type]
-        processors=[],
+        processors=processors,
         sink=sink,
         observer=observed,
         dead_letters=DeadLetters(tmp_path / "dead", 3),
@@ -193,6 +201,29 @@ def test_frames_that_decode_alone_but_not_together_are_kept_as_files(tmp_path: P
 
     assert len(list(bench.letters.iterdir())) == 2
     assert bench.sink.stored == []
+
+
+def test_a_stage_that_breaks_on_a_request_sets_it_aside_and_goes_on(tmp_path: Path) -> None:
+    def picky(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if any(str(value).endswith("2") for value in batch["span_id"].to_pylist()):
+            raise KeyError("a stage of ours")
+        return batch
+
+    bench = _bench(tmp_path, SealedRange("f:1-3", (_frame(1), _frame(2), _frame(3))), processors=[picky])
+
+    bench.run_until(lambda: bench.journal.forgotten == ["f:1-3"])
+
+    assert bench.observed.dead == [(1, "decode")]
+    assert bench.sink.stored == [("f:1-3", 2)]
+
+
+def test_a_journal_that_cannot_record_a_range_is_asked_again(tmp_path: Path) -> None:
+    bench = _bench(tmp_path, SealedRange("f:1-1", (_frame(1),)))
+    bench.journal.fails = 1
+
+    bench.run_until(lambda: bench.journal.forgotten == ["f:1-1"])
+
+    assert bench.sink.stored == [("f:1-1", 1)]
 
 
 def test_a_range_the_store_rejects_is_set_aside_and_does_not_stop_the_next(tmp_path: Path) -> None:
