@@ -115,6 +115,8 @@ class Pipeline:
     """Moves sealed ranges from the journal into the sink until it is stopped.
 
     `on_stored` is called with the stored batches before the range is forgotten, from the storing thread.
+    `rows_version` names whatever decides which rows a range becomes. It is part of the token: after an upgrade in the
+    middle of a range the store takes the new rows, and their keys absorb the old ones, instead of dropping some.
     """
 
     def __init__(
@@ -129,7 +131,9 @@ class Pipeline:
         dead_letters: DeadLetters,
         clock: Callable[[], float],
         on_stored: Callable[[pa.RecordBatch, pa.RecordBatch], None],
+        rows_version: str,
     ) -> None:
+        self._rows_version = rows_version
         self._config = config
         self._journal = journal
         self._decoder = decoder
@@ -255,10 +259,11 @@ class Pipeline:
     def _store(self, prepared: Prepared) -> bool:
         """True once the range is stored or set aside; False if the program stops first."""
         pause_s = 0.1
+        token = f"{prepared.taken.token}:{self._rows_version}"
         while True:
             started = self._clock()
             try:
-                refused = self._sink.write(prepared.taken.token, prepared.spans, prepared.content, prepared.log_events)
+                refused = self._sink.write(token, prepared.spans, prepared.content, prepared.log_events)
             except RejectedError as error:
                 self._observer.insert_failed(reason="rejected")
                 log.error("range_rejected_by_store", frames=len(prepared.taken.frames), error=str(error))

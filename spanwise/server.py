@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -79,16 +80,18 @@ async def running(config: Config) -> AsyncIterator[Started]:
             telemetry.count_gen_ai(spans)
             reconciler.touched(spans, log_events)
 
+        plan = plan_json()
         pipeline = Pipeline(
             config.pipeline,
             journal=journal,
-            decoder=Decoder(plan_json()),
+            decoder=Decoder(plan),
             processors=[price],
             sink=sink,
             observer=telemetry,
             dead_letters=DeadLetters(config.dead_letter_dir, config.pipeline.dead_letters_max),
             clock=time.monotonic,
             on_stored=on_stored,
+            rows_version=hashlib.sha256(version().encode() + plan).hexdigest()[:8],
         )
         pipeline.start()
         stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_S)

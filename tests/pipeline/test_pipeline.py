@@ -152,6 +152,7 @@ def _bench(
         dead_letters=DeadLetters(tmp_path / "dead", 3),
         clock=time.monotonic,
         on_stored=lambda spans, _logs: told.append(spans.num_rows),
+        rows_version="v1",
     )
     return Bench(journal, sink, observed, pipeline, tmp_path / "dead", told)
 
@@ -161,7 +162,7 @@ def test_a_range_is_stored_announced_and_then_forgotten(tmp_path: Path) -> None:
 
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-2"])
 
-    assert bench.sink.stored == [("f:1-2", 2)]
+    assert bench.sink.stored == [("f:1-2:v1", 2)]
     assert bench.told == [2]
 
 
@@ -171,7 +172,7 @@ def test_a_store_that_fails_is_asked_again_with_the_same_token(tmp_path: Path) -
 
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-1"])
 
-    assert bench.sink.stored == [("f:1-1", 1)]
+    assert bench.sink.stored == [("f:1-1:v1", 1)]
     assert bench.observed.failed == ["OSError", "TimeoutError"]
 
 
@@ -189,7 +190,7 @@ def test_a_frame_that_breaks_the_decoder_is_set_aside_and_the_others_are_stored(
 
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-3"])
 
-    assert bench.sink.stored == [("f:1-3", 2)]
+    assert bench.sink.stored == [("f:1-3:v1", 2)]
     assert [path.read_bytes() for path in bench.letters.iterdir()] == [POISON]
     assert bench.observed.dead == [(1, "decode")]
 
@@ -214,7 +215,7 @@ def test_a_stage_that_breaks_on_a_request_sets_it_aside_and_goes_on(tmp_path: Pa
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-3"])
 
     assert bench.observed.dead == [(1, "decode")]
-    assert bench.sink.stored == [("f:1-3", 2)]
+    assert bench.sink.stored == [("f:1-3:v1", 2)]
 
 
 def test_a_journal_that_cannot_record_a_range_is_asked_again(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_journal_that_cannot_record_a_range_is_asked_again(tmp_path: Path) -> 
 
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-1"])
 
-    assert bench.sink.stored == [("f:1-1", 1)]
+    assert bench.sink.stored == [("f:1-1:v1", 1)]
 
 
 def test_a_range_the_store_rejects_is_set_aside_and_does_not_stop_the_next(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_range_the_store_rejects_is_set_aside_and_does_not_stop_the_next(tmp_p
 
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-1", "f:2-2"])
 
-    assert bench.sink.stored == [("f:2-2", 1)]
+    assert bench.sink.stored == [("f:2-2:v1", 1)]
     assert bench.observed.dead == [(1, "store")]
 
 
@@ -241,7 +242,7 @@ def test_requests_with_single_rows_the_store_refuses_are_kept_as_files(tmp_path:
 
     bench.run_until(lambda: bench.journal.forgotten == ["f:1-2"])
 
-    assert bench.sink.stored == [("f:1-2", 1)]
+    assert bench.sink.stored == [("f:1-2:v1", 1)]
     assert bench.observed.dead == [(2, "rows")]
 
 
