@@ -42,6 +42,9 @@ _RETRY_STATUS: Final = frozenset({429, 502, 503, 504})
 _RETRY_PAUSE_MAX_S: Final = 30.0
 _RESOURCE_TAG: Final = 0x0A  # field 1, length-delimited: `resource_spans` and `resource_logs` alike
 
+_UNPACK_ERRORS: Final = (EOFError, zlib.error, OSError)
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
 Kind = Literal["json", "protobuf"]
 
 
@@ -127,8 +130,13 @@ def open_decompressed(path: Path) -> IO[bytes]:
 
 def detect(path: Path) -> Kind:
     """JSON starts with a brace, protobuf never does (it would be field 15, a group)."""
-    with open_decompressed(path) as file:
-        head = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    try:
+        with open_decompressed(path) as file:
+            head = file.read(4096).lstrip(_BYTE_ORDER_MARK + b" \t\r\n")
+    except _UNPACK_ERRORS:
+        if not path.exists():
+            raise
+        head = b""  # `read_units` meets the same damage and says so
     return "json" if head[:1] == b"{" else "protobuf"
 
 
@@ -140,7 +148,7 @@ def read_units(path: Path, signal: Signal, start: int = 0) -> Iterator[Unit | Br
     """
     try:
         yield from _json_units(path, start) if detect(path) == "json" else _protobuf_units(path, signal, start)
-    except (EOFError, zlib.error, OSError) as error:
+    except _UNPACK_ERRORS as error:
         if not path.exists():
             raise
         yield Broken("the rest", 0, f"cannot be unpacked: {type(error).__name__}, the file is cut short or damaged")
@@ -179,10 +187,11 @@ def _whole_document(path: Path) -> Unit | None:
 
 
 def _json_unit(place: str, end: int, text: bytes) -> Unit | Broken:
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     try:
-        request = orjson.loads(text.removeprefix(b"\xef\xbb\xbf"))
+        request = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        return Broken(place, end, f"is not JSON (column {error.colno})")
+        return Broken(place, end, f"is not JSON (character {error.pos + 1})")
     try:
         if "resourceSpans" in request:
             ids = [

@@ -114,10 +114,10 @@ def check(
 
     `SPANWISE_*` variables count as they would for `spanwise up`.
     """
-    from spanwise.cli import run
+    from spanwise.cli import settings
 
     with _sentences():
-        run.check(file)
+        settings.check(file, sys.stdout)
 
 
 @app.command(rich_help_panel="Look")

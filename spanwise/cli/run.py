@@ -1,4 +1,4 @@
-"""`up`, `demo` and `check`: the commands that build a configuration."""
+"""`up` and `demo`: the commands that run a server."""
 
 from __future__ import annotations
 
@@ -12,32 +12,21 @@ from rich.console import Console
 from rich.panel import Panel
 
 from spanwise.cli.client import CommandError
-from spanwise.config import Config, ConfigError, load
+from spanwise.cli.settings import configured
+from spanwise.config import Config
 from spanwise.demo import run as play
 from spanwise.server import Started, StartError, serve
 from spanwise.telemetry import configure_logging, version
 
 
 def up(file: Path | None, flags: Mapping[str, Any]) -> None:
-    config = _config(file, flags)
+    config = configured(file, flags)
     _run(config, serve(config, announce=_announce))
 
 
 def demo(file: Path | None, flags: Mapping[str, Any], *, once: bool) -> None:
-    config = _config(file, flags)
+    config = configured(file, flags)
     _run(config, play(config, once=once, announce=_announce))
-
-
-def check(file: Path) -> None:
-    _config(file, {})
-    sys.stdout.write(f"{file}: the configuration is right\n")
-
-
-def _config(file: Path | None, flags: Mapping[str, Any]) -> Config:
-    try:
-        return load(file, flags)
-    except ConfigError as error:
-        raise CommandError("the configuration is wrong\n  " + "\n  ".join(error.problems)) from None
 
 
 def _run(config: Config, work: Coroutine[Any, Any, None]) -> None:
