@@ -37,8 +37,10 @@ bench: setup
 	$(BIN)/python -m bench.native_decode
 	$(BIN)/python -m bench.end_to_end
 
+# The crash, damage and mutation tests of `make test`, in full size: about an hour.
 chaos: setup
-	SPANWISE_KILLS=100 $(BIN)/pytest tests/chaos -s --timeout 7200
+	SPANWISE_KILLS=100 SPANWISE_DAMAGE=1000 SPANWISE_MUTATIONS=1000000 \
+		$(BIN)/pytest tests/chaos tests/journal tests/native -s --timeout 7200
 
 # An abi3 wheel: installs and runs without a Rust toolchain.
 wheel: setup
