@@ -94,5 +94,8 @@ def _settled_ids(server: RunningServer) -> list[bytes]:
         if count != last:
             last, since = count, time.monotonic()
         time.sleep(0.2)
-    rows = server.sql("SELECT trace_id, span_id FROM spans FINAL")
-    return [bytes.fromhex(row["trace_id"]) + bytes.fromhex(row["span_id"]) for row in rows]
+    ids = []
+    for digit in "0123456789abcdef":  # in parts: users' queries have a limit on rows
+        rows = server.sql(f"SELECT trace_id, span_id FROM spans FINAL WHERE startsWith(trace_id, '{digit}')")
+        ids += [bytes.fromhex(row["trace_id"]) + bytes.fromhex(row["span_id"]) for row in rows]
+    return ids
