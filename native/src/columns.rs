@@ -3,7 +3,6 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use arrow_array::builder::StringBuilder;
 use arrow_array::types::Int32Type;
 use arrow_array::{
     ArrayRef, DictionaryArray, Int32Array, ListArray, MapArray, StructArray, TimestampNanosecondArray, UInt32Array,
@@ -11,6 +10,8 @@ use arrow_array::{
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, FieldRef, Fields, TimeUnit};
 use hashbrown::HashTable;
+
+use crate::text::Text;
 
 fn utf8(name: &str) -> FieldRef {
     Arc::new(Field::new(name, DataType::Utf8, true))
@@ -55,60 +56,74 @@ fn link_fields() -> Fields {
 /// `dictionary<int32, utf8>`: values in order of first use.
 pub struct Dictionary {
     keys: Vec<i32>,
-    values: StringBuilder,
+    values: Text,
     known: HashTable<i32>,
     hasher: foldhash::fast::RandomState,
     last: i32,
+    /// Key of '', which most cells of most columns hold.
+    empty: i32,
 }
 
 impl Dictionary {
     pub fn new(rows: usize) -> Self {
         Self {
             keys: Vec::with_capacity(rows),
-            values: StringBuilder::new(),
+            values: Text::new(),
             known: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
             last: -1,
+            empty: -1,
         }
     }
 
     #[inline]
     pub fn push(&mut self, text: &str) {
+        let key = self.key(text);
+        self.keys.push(key);
+    }
+
+    /// The key of a value, for [`Dictionary::push_key`].
+    #[inline]
+    pub fn key(&mut self, text: &str) -> i32 {
+        if text.is_empty() {
+            if self.empty < 0 {
+                self.empty = self.find("");
+            }
+            return self.empty;
+        }
         // rows of one batch mostly repeat the row before
-        if self.last < 0 || value(&self.values, self.last) != text.as_bytes() {
+        if self.last < 0 || self.values.get(self.last as usize) != text.as_bytes() {
             self.last = self.find(text);
         }
-        self.keys.push(self.last);
+        self.last
+    }
+
+    #[inline]
+    pub fn push_key(&mut self, key: i32) {
+        self.keys.push(key);
     }
 
     fn find(&mut self, text: &str) -> i32 {
         let Self { values, known, hasher, .. } = self;
         let hash = hasher.hash_one(text.as_bytes());
-        match known.find(hash, |key| value(values, *key) == text.as_bytes()) {
+        match known.find(hash, |key| values.get(*key as usize) == text.as_bytes()) {
             Some(key) => *key,
             None => {
-                let key = values.offsets_slice().len() as i32 - 1;
-                values.append_value(text);
-                known.insert_unique(hash, key, |key| hasher.hash_one(value(values, *key)));
+                let key = values.rows() as i32;
+                values.push(text);
+                known.insert_unique(hash, key, |key| hasher.hash_one(values.get(*key as usize)));
                 key
             }
         }
     }
 
     pub fn text_bytes(&self) -> usize {
-        self.values.values_slice().len()
+        self.values.text_bytes()
     }
 
-    pub fn finish(mut self) -> ArrayRef {
-        Arc::new(DictionaryArray::<Int32Type>::new(Int32Array::from(self.keys), Arc::new(self.values.finish())))
+    pub fn finish(self) -> ArrayRef {
+        Arc::new(DictionaryArray::<Int32Type>::new(Int32Array::from(self.keys), self.values.finish()))
     }
-}
-
-#[inline]
-fn value(values: &StringBuilder, index: i32) -> &[u8] {
-    let offsets = values.offsets_slice();
-    let index = index as usize;
-    &values.values_slice()[offsets[index] as usize..offsets[index + 1] as usize]
 }
 
 fn offsets_of(ends: Vec<i32>) -> OffsetBuffer<i32> {
@@ -134,35 +149,51 @@ impl Ends {
 /// `map<utf8, utf8>`.
 pub struct Map {
     ends: Ends,
-    keys: StringBuilder,
-    values: StringBuilder,
+    keys: Text,
+    values: Text,
 }
 
 impl Map {
     pub fn new(rows: usize) -> Self {
-        Self { ends: Ends::new(rows), keys: StringBuilder::new(), values: StringBuilder::new() }
+        Self::with_capacity(rows, 0, 0)
+    }
+
+    /// For so many rows with so many entries together, whose values are so long together.
+    pub fn with_capacity(rows: usize, entries: usize, bytes: usize) -> Self {
+        let keys = Text::with_capacity(entries, bytes / 2);
+        Self { ends: Ends::new(rows), keys, values: Text::with_capacity(entries, bytes) }
+    }
+
+    /// Entries so far.
+    pub fn entries(&self) -> usize {
+        self.keys.rows()
+    }
+
+    /// Appends the entries from `start` to `end` once more.
+    pub fn repeat(&mut self, start: usize, end: usize) {
+        self.keys.repeat(start, end);
+        self.values.repeat(start, end);
     }
 
     #[inline]
     pub fn entry(&mut self, key: &str, value: &str) {
-        self.keys.append_value(key);
-        self.values.append_value(value);
+        self.keys.push(key);
+        self.values.push(value);
     }
 
     pub fn end_row(&mut self) {
-        self.ends.0.push(self.keys.offsets_slice().len() as i32 - 1);
+        self.ends.0.push(self.keys.rows() as i32);
     }
 
     pub fn text_bytes(&self) -> usize {
-        self.keys.values_slice().len().max(self.values.values_slice().len())
+        self.keys.text_bytes().max(self.values.text_bytes())
     }
 
-    pub fn finish(mut self) -> ArrayRef {
+    pub fn finish(self) -> ArrayRef {
         let DataType::Struct(fields) = map_entries().data_type().clone() else {
             unreachable!("entries of a map are structs")
         };
-        let entries =
-            StructArray::new(fields, vec![Arc::new(self.keys.finish()), Arc::new(self.values.finish())], None);
+        let entries = StructArray::new(fields, vec![self.keys.finish(), self.values.finish()], None);
         Arc::new(MapArray::new(map_entries(), offsets_of(self.ends.0), entries, None, false))
     }
 }
@@ -170,50 +201,44 @@ impl Map {
 /// `list<utf8>`.
 pub struct Texts {
     ends: Ends,
-    values: StringBuilder,
+    values: Text,
 }
 
 impl Texts {
     pub fn new(rows: usize) -> Self {
-        Self { ends: Ends::new(rows), values: StringBuilder::new() }
+        Self { ends: Ends::new(rows), values: Text::new() }
     }
 
     pub fn row<'t>(&mut self, texts: impl Iterator<Item = &'t str>) {
         for text in texts {
-            self.values.append_value(text);
+            self.values.push(text);
         }
-        self.ends.0.push(self.values.offsets_slice().len() as i32 - 1);
+        self.ends.0.push(self.values.rows() as i32);
     }
 
-    pub fn finish(mut self) -> ArrayRef {
-        self.ends.list(Arc::new(self.values.finish()))
+    pub fn finish(self) -> ArrayRef {
+        self.ends.list(self.values.finish())
     }
 }
 
 /// References into the content table.
 pub struct References {
     ends: Ends,
-    keys: StringBuilder,
-    forms: StringBuilder,
-    hashes: StringBuilder,
+    keys: Text,
+    forms: Text,
+    hashes: Text,
     bytes: Vec<u32>,
 }
 
 impl References {
     pub fn new(rows: usize) -> Self {
-        Self {
-            ends: Ends::new(rows),
-            keys: StringBuilder::new(),
-            forms: StringBuilder::new(),
-            hashes: StringBuilder::new(),
-            bytes: Vec::new(),
-        }
+        Self { ends: Ends::new(rows), keys: Text::new(), forms: Text::new(), hashes: Text::new(), bytes: Vec::new() }
     }
 
-    pub fn push(&mut self, key: &str, form: &str, hash: &str, bytes: usize) {
-        self.keys.append_value(key);
-        self.forms.append_value(form);
-        self.hashes.append_value(hash);
+    pub fn push(&mut self, key: &str, form: &str, hash: u128, bytes: usize) {
+        self.keys.push(key);
+        self.forms.push(form);
+        self.hashes.push_hex(&hash.to_be_bytes());
         self.bytes.push(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
@@ -222,16 +247,16 @@ impl References {
     }
 
     pub fn text_bytes(&self) -> usize {
-        self.keys.values_slice().len().max(self.hashes.values_slice().len())
+        self.keys.text_bytes().max(self.hashes.text_bytes())
     }
 
-    pub fn finish(mut self) -> ArrayRef {
+    pub fn finish(self) -> ArrayRef {
         let values = StructArray::new(
             content_fields(),
             vec![
-                Arc::new(self.keys.finish()),
-                Arc::new(self.forms.finish()),
-                Arc::new(self.hashes.finish()),
+                self.keys.finish(),
+                self.forms.finish(),
+                self.hashes.finish(),
                 Arc::new(UInt32Array::from(self.bytes)),
             ],
             None,
@@ -244,9 +269,9 @@ impl References {
 pub struct Events {
     ends: Ends,
     times: Vec<i64>,
-    names: StringBuilder,
+    names: Text,
     pub attributes: Map,
-    pub types: StringBuilder,
+    pub types: Text,
 }
 
 impl Events {
@@ -254,15 +279,15 @@ impl Events {
         Self {
             ends: Ends::new(rows),
             times: Vec::new(),
-            names: StringBuilder::new(),
+            names: Text::new(),
             attributes: Map::new(0),
-            types: StringBuilder::new(),
+            types: Text::new(),
         }
     }
 
     pub fn push(&mut self, time: i64, name: &str) {
         self.times.push(time);
-        self.names.append_value(name);
+        self.names.push(name);
     }
 
     pub fn end_row(&mut self) {
@@ -270,17 +295,17 @@ impl Events {
     }
 
     pub fn text_bytes(&self) -> usize {
-        self.attributes.text_bytes().max(self.names.values_slice().len())
+        self.attributes.text_bytes().max(self.names.text_bytes())
     }
 
-    pub fn finish(mut self) -> ArrayRef {
+    pub fn finish(self) -> ArrayRef {
         let values = StructArray::new(
             event_fields(),
             vec![
                 Arc::new(TimestampNanosecondArray::from(self.times).with_timezone("UTC")),
-                Arc::new(self.names.finish()),
+                self.names.finish(),
                 self.attributes.finish(),
-                Arc::new(self.types.finish()),
+                self.types.finish(),
             ],
             None,
         );
@@ -292,9 +317,9 @@ impl Events {
 pub struct Links {
     ends: Ends,
     count: i32,
-    trace_ids: StringBuilder,
-    span_ids: StringBuilder,
-    trace_states: StringBuilder,
+    trace_ids: Text,
+    span_ids: Text,
+    trace_states: Text,
     pub attributes: Map,
 }
 
@@ -303,18 +328,18 @@ impl Links {
         Self {
             ends: Ends::new(rows),
             count: 0,
-            trace_ids: StringBuilder::new(),
-            span_ids: StringBuilder::new(),
-            trace_states: StringBuilder::new(),
+            trace_ids: Text::new(),
+            span_ids: Text::new(),
+            trace_states: Text::new(),
             attributes: Map::new(0),
         }
     }
 
-    pub fn push(&mut self, trace_id: &str, span_id: &str, trace_state: &str) {
+    pub fn push(&mut self, trace_id: &[u8], span_id: &[u8], trace_state: &str) {
         self.count += 1;
-        self.trace_ids.append_value(trace_id);
-        self.span_ids.append_value(span_id);
-        self.trace_states.append_value(trace_state);
+        self.trace_ids.push_hex(trace_id);
+        self.span_ids.push_hex(span_id);
+        self.trace_states.push(trace_state);
     }
 
     pub fn end_row(&mut self) {
@@ -324,24 +349,19 @@ impl Links {
     pub fn text_bytes(&self) -> usize {
         [
             self.attributes.text_bytes(),
-            self.trace_ids.values_slice().len(),
-            self.span_ids.values_slice().len(),
-            self.trace_states.values_slice().len(),
+            self.trace_ids.text_bytes(),
+            self.span_ids.text_bytes(),
+            self.trace_states.text_bytes(),
         ]
         .into_iter()
         .max()
         .unwrap_or(0)
     }
 
-    pub fn finish(mut self) -> ArrayRef {
+    pub fn finish(self) -> ArrayRef {
         let values = StructArray::new(
             link_fields(),
-            vec![
-                Arc::new(self.trace_ids.finish()),
-                Arc::new(self.span_ids.finish()),
-                Arc::new(self.trace_states.finish()),
-                self.attributes.finish(),
-            ],
+            vec![self.trace_ids.finish(), self.span_ids.finish(), self.trace_states.finish(), self.attributes.finish()],
             None,
         );
         self.ends.list(Arc::new(values))

@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::normalise::{Session, normalise, normalise_log};
-use crate::otlp::{Part, Reject, Unreadable, groups};
+use crate::otlp::{Part, Reject, Unreadable, count, groups};
 use crate::plan::Plan;
-use crate::rows::{Big, Hex, Item, LogRows, Origin, Received, SpanRows, Trace};
+use crate::rows::{Big, Item, LogRows, Origin, Received, SpanRows, Trace};
 
 /// Rejects that are listed; the rest are only counted.
 const REJECTS_LISTED_MAX: usize = 1_000;
@@ -59,6 +59,9 @@ struct Decoding<'a> {
     spans: SpanRows,
     logs: LogRows,
     big: Big<'a>,
+    groups: usize,
+    /// Upper bound of the text in any column.
+    unfolded: usize,
     rejects: Vec<Rejected>,
     rejected: usize,
     ignored_logs: usize,
@@ -83,7 +86,8 @@ impl<'a> Decoding<'a> {
         let mut count = 0;
         let read = groups::<Unreadable>(frame.body, self.arena, |part| {
             let Part::Group(group) = part else { return Ok(()) };
-            let origin = Origin::new(group, self.arena);
+            self.groups += 1;
+            let origin = Origin::new(group, self.arena, self.groups);
             loop {
                 let found = group.next_item().map_err(|malformed| Unreadable::at(malformed, frame.body))?;
                 let Some(body) = found else { return Ok(()) };
@@ -100,17 +104,26 @@ impl<'a> Decoding<'a> {
         }
     }
 
+    /// Whether the text of one more row fits its columns.
+    fn make_room(&mut self, item: &Item<'_, 'a>) -> Result<(), Reject> {
+        let bytes = item.group.unfolded_bytes(item.body) * UNFOLDING_MAX;
+        self.unfolded += bytes;
+        // as long as the upper bound fits, nobody has to look at the columns
+        if self.unfolded <= COLUMN_BYTES_MAX {
+            return Ok(());
+        }
+        let filled = self.spans.text_bytes().max(self.big.references.text_bytes()).max(self.logs.text_bytes());
+        if filled + bytes <= COLUMN_BYTES_MAX { Ok(()) } else { Err(Reject::Unfolds) }
+    }
+
     fn span(&mut self, item: &Item<'_, 'a>, sender: &mut Sender<'_>) -> Result<(), Reject> {
         let span = item.group.span(item.body, self.arena, &mut sender.unfolded).1?;
-        let room = COLUMN_BYTES_MAX.saturating_sub(self.spans.text_bytes().max(self.big.references.text_bytes()));
-        if item.group.unfolded_bytes(item.body) * UNFOLDING_MAX > room {
-            return Err(Reject::Unfolds);
-        }
+        self.make_room(item)?;
         let canonical = normalise(self.plan, &span, &mut self.session, self.arena);
-        let id = Hex::new(&span.trace_id);
         let (time_flag, day) = sender.received.flag(span.start_unix_nano);
         let slot = self.big.contents.slot(sender.tenant_index, span.trace_id);
-        let trace = Trace { slot, time_flag, tenant: sender.tenant, id: id.as_str(), day, received: sender.received };
+        let trace =
+            Trace { slot, time_flag, tenant: sender.tenant, id: &span.trace_id, day, received: sender.received };
         std::mem::swap(&mut self.big.splits, &mut self.session.memo.splits);
         self.spans.push(item, &span, &canonical, &trace, &mut self.big);
         std::mem::swap(&mut self.big.splits, &mut self.session.memo.splits);
@@ -119,18 +132,15 @@ impl<'a> Decoding<'a> {
 
     fn record(&mut self, item: &Item<'_, 'a>, sender: &mut Sender<'_>) -> Result<(), Reject> {
         let record = item.group.record(item.body, self.arena, &mut sender.unfolded).1?;
-        let room = COLUMN_BYTES_MAX.saturating_sub(self.logs.text_bytes());
-        if item.group.unfolded_bytes(item.body) * UNFOLDING_MAX > room {
-            return Err(Reject::Unfolds);
-        }
+        self.make_room(item)?;
         let Some(canonical) = normalise_log(self.plan, &record, &mut self.session, self.arena) else {
             self.ignored_logs += 1;
             return Ok(());
         };
-        let id = record.trace_id.map_or_else(|| Hex::new(&[]), |id| Hex::new(&id));
+        let id = record.trace_id.as_ref().map_or(&[][..], |id| id);
         let (time_flag, day) = sender.received.flag(record.time_unix_nano);
         let slot = self.big.contents.slot(sender.tenant_index, record.trace_id.unwrap_or_default());
-        let trace = Trace { slot, time_flag, tenant: sender.tenant, id: id.as_str(), day, received: sender.received };
+        let trace = Trace { slot, time_flag, tenant: sender.tenant, id, day, received: sender.received };
         self.logs.push(item, &record, &canonical, &trace, &mut self.big.contents);
         Ok(())
     }
@@ -139,15 +149,18 @@ impl<'a> Decoding<'a> {
 /// The rows of all frames, in order. Errors are ours, never the payload's.
 pub fn decode(plan: &Plan, frames: &[Frame<'_>]) -> Result<Decoded, ArrowError> {
     let arena = Bump::new();
-    let rows = frames.iter().map(|frame| frame.body.len()).sum::<usize>() / 1_000;
+    let requests = || frames.iter().filter(|frame| !frame.logs).map(|frame| frame.body);
+    let rows = requests().map(count).sum();
     let mut decoding = Decoding {
         plan,
         arena: &arena,
         session: Session::default(),
         tenants: HashMap::default(),
-        spans: SpanRows::new(rows),
+        spans: SpanRows::new(rows, requests().map(<[u8]>::len).sum()),
         logs: LogRows::new(),
         big: Big::new(rows),
+        groups: 0,
+        unfolded: 0,
         rejects: Vec::new(),
         rejected: 0,
         ignored_logs: 0,

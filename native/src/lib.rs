@@ -13,6 +13,7 @@ pub mod plan;
 mod python;
 mod rows;
 pub mod testing;
+mod text;
 pub mod usage;
 pub mod values;
 pub mod view;

@@ -74,16 +74,22 @@ pub struct LogSource<'a> {
 fn resolve_repeated(attrs: &mut Vec<Attr<'_>>) {
     const PAIRWISE_MAX: usize = 24;
     if attrs.len() <= PAIRWISE_MAX {
-        let repeated = |attrs: &[Attr<'_>], index: usize| {
-            let key = attrs[index].key;
-            attrs[..index].iter().position(|attr| attr.key == key)
-        };
-        let mut index = 1;
+        // one bit a kind of key: a key is compared with the others only if its bit is taken
+        let mut taken = 0u64;
+        let mut index = 0;
         while index < attrs.len() {
-            if let Some(first) = repeated(attrs, index) {
+            let key = attrs[index].key.as_bytes();
+            let last = key.last().copied().unwrap_or(0);
+            let middle = key.get(key.len() / 2).copied().unwrap_or(0);
+            let kind = (key.len() * 7) ^ usize::from(last) ^ (usize::from(middle) << 2);
+            let bit = 1u64 << (kind % 64);
+            if taken & bit != 0
+                && let Some(first) = attrs[..index].iter().position(|attr| attr.key.as_bytes() == key)
+            {
                 attrs[first].value = attrs[index].value;
                 attrs.remove(index);
             } else {
+                taken |= bit;
                 index += 1;
             }
         }
@@ -502,4 +508,16 @@ pub fn groups<'a, E: From<Unreadable>>(
         }
     }
     Ok(())
+}
+
+/// Spans or records of a request, as far as it can be read. Looks at nothing but the framing.
+pub fn count(request: &[u8]) -> usize {
+    fn bodies(number: u32, body: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let mut fields = Fields::new(body);
+        std::iter::from_fn(move || fields.read().ok().flatten()).filter_map(move |field| match field {
+            (found, Field::Bytes(body)) if found == number => Some(body),
+            _ => None,
+        })
+    }
+    bodies(1, request).flat_map(|resource| bodies(2, resource)).map(|scope| bodies(2, scope).count()).sum()
 }

@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    Date32Builder, Decimal128Builder, Float64Builder, LargeStringBuilder, StringBuilder, UInt64Builder,
-};
+use arrow_array::builder::{Decimal128Builder, Float64Builder, UInt64Builder};
 use arrow_array::{
     ArrayRef, Date32Array, Decimal128Array, RecordBatch, TimestampMillisecondArray, TimestampNanosecondArray,
     UInt32Array, UInt64Array,
@@ -19,6 +17,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 use crate::columns::{Dictionary, Events, Links, Map, References, Texts};
 use crate::content::{self, INLINE_BYTES_MAX, Splits, preview, split_json_array};
 use crate::otlp::Group;
+use crate::text::{LargeText, Text};
 use crate::view::{Attr, Canonical, Form, LogView, SpanView, Value};
 use crate::wire;
 
@@ -62,34 +61,13 @@ fn storable(unix_nano: u64) -> i64 {
     i64::try_from(unix_nano).unwrap_or(i64::MAX)
 }
 
-/// Lower-case hex digits of up to 16 bytes.
-pub struct Hex {
-    digits: [u8; 32],
-    length: usize,
-}
-
-impl Hex {
-    pub fn new(bytes: &[u8]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut hex = Self { digits: [0; 32], length: bytes.len().min(16) * 2 };
-        for (pair, byte) in hex.digits.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        hex
-    }
-
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.digits[..self.length]).unwrap_or_default()
-    }
-}
-
 /// The trace that a row and its content belong to.
 pub struct Trace<'t> {
     pub slot: u32,
     pub time_flag: &'static str,
     pub tenant: &'t str,
-    pub id: &'t str,
+    /// Empty for a log record outside of any trace.
+    pub id: &'t [u8],
     pub day: i32,
     pub received: Received,
 }
@@ -100,10 +78,10 @@ pub struct Contents {
     last: Option<((u32, [u8; 16]), u32)>,
     seen: HashSet<(u32, u128), FxBuildHasher>,
     tenants: Dictionary,
-    trace_ids: StringBuilder,
-    hashes: StringBuilder,
-    values: LargeStringBuilder,
-    days: Date32Builder,
+    trace_ids: Text,
+    hashes: Text,
+    values: LargeText,
+    days: Vec<i32>,
     received: Vec<i64>,
 }
 
@@ -114,10 +92,10 @@ impl Contents {
             last: None,
             seen: HashSet::default(),
             tenants: Dictionary::new(0),
-            trace_ids: StringBuilder::new(),
-            hashes: StringBuilder::new(),
-            values: LargeStringBuilder::new(),
-            days: Date32Builder::new(),
+            trace_ids: Text::new(),
+            hashes: Text::new(),
+            values: LargeText::new(),
+            days: Vec::new(),
             received: Vec::new(),
         }
     }
@@ -136,24 +114,24 @@ impl Contents {
         slot
     }
 
-    fn put(&mut self, trace: &Trace<'_>, hash: u128, hex: &str, value: &str) {
+    fn put(&mut self, trace: &Trace<'_>, hash: u128, value: &str) {
         if self.seen.insert((trace.slot, hash)) {
             self.tenants.push(trace.tenant);
-            self.trace_ids.append_value(trace.id);
-            self.hashes.append_value(hex);
-            self.values.append_value(value);
-            self.days.append_value(trace.day);
+            self.trace_ids.push_hex(trace.id);
+            self.hashes.push_hex(&hash.to_be_bytes());
+            self.values.push(value);
+            self.days.push(trace.day);
             self.received.push(trace.received.millis);
         }
     }
 
-    pub fn finish(mut self) -> Result<RecordBatch, ArrowError> {
+    pub fn finish(self) -> Result<RecordBatch, ArrowError> {
         batch(vec![
             ("tenant", self.tenants.finish()),
-            ("trace_id", Arc::new(self.trace_ids.finish())),
-            ("hash", Arc::new(self.hashes.finish())),
-            ("value", Arc::new(self.values.finish())),
-            ("day", Arc::new(self.days.finish())),
+            ("trace_id", self.trace_ids.finish()),
+            ("hash", self.hashes.finish()),
+            ("value", self.values.finish()),
+            ("day", Arc::new(Date32Array::from(self.days)) as ArrayRef),
             ("received_at", millis(self.received)),
         ])
     }
@@ -187,9 +165,8 @@ impl<'a> Big<'a> {
     }
 
     fn refer(&mut self, trace: &Trace<'_>, key: &str, form: Form, value: &str, hash: u128) {
-        let hex = Hex::new(&hash.to_be_bytes());
-        self.contents.put(trace, hash, hex.as_str(), value);
-        self.references.push(key, form_name(form), hex.as_str(), value.len());
+        self.contents.put(trace, hash, value);
+        self.references.push(key, form_name(form), hash, value.len());
     }
 
     /// One entry of a map: whole if it is short, else its beginning, and a reference under `<place>.<key>`.
@@ -230,6 +207,22 @@ impl<'a> Big<'a> {
         }
         self.key = name;
     }
+}
+
+/// What the spans of one group have in common, as it was written for the first of them.
+#[derive(Default)]
+struct Common {
+    /// [`Origin::number`], 0 for none.
+    number: usize,
+    tenant: i32,
+    service: i32,
+    service_version: i32,
+    scope: i32,
+    scope_version: i32,
+    schema_url: i32,
+    /// Entries of the maps, unless some are cut: each span has its own references to those.
+    resource: Option<(usize, usize)>,
+    scope_attributes: Option<(usize, usize)>,
 }
 
 /// Which map of a span an entry belongs to.
@@ -289,6 +282,8 @@ pub struct Item<'s, 'a> {
 
 /// Resource and scope of a group as the columns want them.
 pub struct Origin<'a> {
+    /// Counts the groups of one decode call from 1.
+    number: usize,
     service: &'a str,
     service_version: &'a str,
     resource: Vec<(&'a str, &'a str)>,
@@ -297,7 +292,7 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    pub fn new(group: &Group<'a>, arena: &'a Bump) -> Self {
+    pub fn new(group: &Group<'a>, arena: &'a Bump, number: usize) -> Self {
         let texts = |attrs: &'a [Attr<'a>]| -> Vec<(&'a str, &'a str)> {
             let text = |value: &Value<'a>| match value {
                 Value::Str(text) => text,
@@ -308,6 +303,7 @@ impl<'a> Origin<'a> {
         let resource = texts(group.resource.attrs);
         let find = |key: &str| resource.iter().find(|entry| entry.0 == key).map_or("", |entry| entry.1);
         Self {
+            number,
             service: find("service.name"),
             service_version: find("service.version"),
             scope: texts(group.scope.attrs),
@@ -342,15 +338,15 @@ struct Meaning {
     provider: Dictionary,
     request_model: Dictionary,
     response_model: Dictionary,
-    response_id: StringBuilder,
+    response_id: Text,
     agent_name: Dictionary,
-    agent_id: StringBuilder,
+    agent_id: Text,
     agent_version: Dictionary,
-    conversation_id: StringBuilder,
-    user_id: StringBuilder,
+    conversation_id: Text,
+    user_id: Text,
     workflow_name: Dictionary,
     tool_name: Dictionary,
-    tool_call_id: StringBuilder,
+    tool_call_id: Text,
     input_tokens: UInt64Builder,
     output_tokens: UInt64Builder,
     cache_read_tokens: UInt64Builder,
@@ -365,8 +361,8 @@ struct Meaning {
     finish_reasons_raw: Texts,
     error_type: Dictionary,
     tool_status: Dictionary,
-    input_preview: StringBuilder,
-    output_preview: StringBuilder,
+    input_preview: Text,
+    output_preview: Text,
 }
 
 /// Decimal(18, 9).
@@ -377,6 +373,8 @@ const MONEY_MAX: i64 = 999_999_999_999_999_999;
 impl Meaning {
     pub fn new(rows: usize) -> Self {
         let dictionary = || Dictionary::new(rows);
+        let id = || Text::with_capacity(rows, rows * 32);
+        let tokens = || UInt64Builder::with_capacity(rows);
         Self {
             dialect: dictionary(),
             operation: dictionary(),
@@ -384,31 +382,31 @@ impl Meaning {
             provider: dictionary(),
             request_model: dictionary(),
             response_model: dictionary(),
-            response_id: StringBuilder::new(),
+            response_id: id(),
             agent_name: dictionary(),
-            agent_id: StringBuilder::new(),
+            agent_id: Text::with_capacity(rows, 0),
             agent_version: dictionary(),
-            conversation_id: StringBuilder::new(),
-            user_id: StringBuilder::new(),
+            conversation_id: id(),
+            user_id: Text::with_capacity(rows, 0),
             workflow_name: dictionary(),
             tool_name: dictionary(),
-            tool_call_id: StringBuilder::new(),
-            input_tokens: UInt64Builder::new(),
-            output_tokens: UInt64Builder::new(),
-            cache_read_tokens: UInt64Builder::new(),
-            cache_write_tokens: UInt64Builder::new(),
-            reasoning_tokens: UInt64Builder::new(),
+            tool_call_id: id(),
+            input_tokens: tokens(),
+            output_tokens: tokens(),
+            cache_read_tokens: tokens(),
+            cache_write_tokens: tokens(),
+            reasoning_tokens: tokens(),
             usage_scope: dictionary(),
             usage_scope_reason: dictionary(),
             input_basis: dictionary(),
-            reported_cost_usd: Decimal128Builder::new(),
-            time_to_first_chunk_s: Float64Builder::new(),
+            reported_cost_usd: Decimal128Builder::with_capacity(rows),
+            time_to_first_chunk_s: Float64Builder::with_capacity(rows),
             finish_reasons: Texts::new(rows),
             finish_reasons_raw: Texts::new(rows),
             error_type: dictionary(),
             tool_status: dictionary(),
-            input_preview: StringBuilder::new(),
-            output_preview: StringBuilder::new(),
+            input_preview: Text::with_capacity(rows, 0),
+            output_preview: Text::with_capacity(rows, 0),
         }
     }
 
@@ -419,15 +417,15 @@ impl Meaning {
         self.provider.push(&canonical.provider);
         self.request_model.push(&canonical.request_model);
         self.response_model.push(&canonical.response_model);
-        self.response_id.append_value(&canonical.response_id);
+        self.response_id.push(&canonical.response_id);
         self.agent_name.push(&canonical.agent_name);
-        self.agent_id.append_value(&canonical.agent_id);
+        self.agent_id.push(&canonical.agent_id);
         self.agent_version.push(&canonical.agent_version);
-        self.conversation_id.append_value(&canonical.conversation_id);
-        self.user_id.append_value(&canonical.user_id);
+        self.conversation_id.push(&canonical.conversation_id);
+        self.user_id.push(&canonical.user_id);
         self.workflow_name.push(&canonical.workflow_name);
         self.tool_name.push(&canonical.tool_name);
-        self.tool_call_id.append_value(&canonical.tool_call_id);
+        self.tool_call_id.push(&canonical.tool_call_id);
         self.input_tokens.append_option(canonical.usage.input);
         self.output_tokens.append_option(canonical.usage.output);
         self.cache_read_tokens.append_option(canonical.usage.cache_read);
@@ -446,8 +444,8 @@ impl Meaning {
         self.finish_reasons_raw.row(canonical.finish_reasons_raw.iter().map(|reason| &**reason));
         self.error_type.push(&canonical.error_type);
         self.tool_status.push(&canonical.tool_status);
-        self.input_preview.append_value(preview(&canonical.input_preview));
-        self.output_preview.append_value(preview(&canonical.output_preview));
+        self.input_preview.push(preview(&canonical.input_preview));
+        self.output_preview.push(preview(&canonical.output_preview));
     }
 
     pub fn finish(mut self) -> Result<Vec<(&'static str, ArrayRef)>, ArrowError> {
@@ -458,15 +456,15 @@ impl Meaning {
             ("provider", self.provider.finish()),
             ("request_model", self.request_model.finish()),
             ("response_model", self.response_model.finish()),
-            ("response_id", Arc::new(self.response_id.finish())),
+            ("response_id", self.response_id.finish()),
             ("agent_name", self.agent_name.finish()),
-            ("agent_id", Arc::new(self.agent_id.finish())),
+            ("agent_id", self.agent_id.finish()),
             ("agent_version", self.agent_version.finish()),
-            ("conversation_id", Arc::new(self.conversation_id.finish())),
-            ("user_id", Arc::new(self.user_id.finish())),
+            ("conversation_id", self.conversation_id.finish()),
+            ("user_id", self.user_id.finish()),
             ("workflow_name", self.workflow_name.finish()),
             ("tool_name", self.tool_name.finish()),
-            ("tool_call_id", Arc::new(self.tool_call_id.finish())),
+            ("tool_call_id", self.tool_call_id.finish()),
             ("input_tokens", Arc::new(self.input_tokens.finish())),
             ("output_tokens", Arc::new(self.output_tokens.finish())),
             ("cache_read_tokens", Arc::new(self.cache_read_tokens.finish())),
@@ -484,8 +482,8 @@ impl Meaning {
             ("finish_reasons_raw", self.finish_reasons_raw.finish()),
             ("error_type", self.error_type.finish()),
             ("tool_status", self.tool_status.finish()),
-            ("input_preview", Arc::new(self.input_preview.finish())),
-            ("output_preview", Arc::new(self.output_preview.finish())),
+            ("input_preview", self.input_preview.finish()),
+            ("output_preview", self.output_preview.finish()),
         ])
     }
 }
@@ -613,10 +611,10 @@ fn ordered(names: &'static [&'static str], columns: Vec<(&'static str, ArrayRef)
 
 pub struct SpanRows {
     tenant: Dictionary,
-    trace_id: StringBuilder,
-    span_id: StringBuilder,
-    parent_span_id: StringBuilder,
-    trace_state: StringBuilder,
+    trace_id: Text,
+    span_id: Text,
+    parent_span_id: Text,
+    trace_state: Text,
     flags: Vec<u32>,
     start_time: Vec<i64>,
     duration_ns: Vec<u64>,
@@ -628,10 +626,10 @@ pub struct SpanRows {
     name: Dictionary,
     span_kind: Dictionary,
     status: Dictionary,
-    status_message: StringBuilder,
+    status_message: Text,
     meaning: Meaning,
     attributes: Map,
-    attribute_types: StringBuilder,
+    attribute_types: Text,
     resource_attributes: Map,
     scope_attributes: Map,
     events: Events,
@@ -643,6 +641,7 @@ pub struct SpanRows {
     day: Vec<i32>,
     received_at: Vec<i64>,
     version: Vec<u64>,
+    common: Common,
     /// Text of the value being written.
     text: String,
     types: String,
@@ -658,14 +657,16 @@ fn version(end_unix_nano: u64, span: &[u8]) -> u64 {
 }
 
 impl SpanRows {
-    pub fn new(rows: usize) -> Self {
+    /// For so many rows, made of so many encoded bytes.
+    pub fn new(rows: usize, bytes: usize) -> Self {
+        let text = |row: usize| bytes.min(rows * row);
         let dictionary = || Dictionary::new(rows);
         Self {
             tenant: dictionary(),
-            trace_id: StringBuilder::with_capacity(rows, rows * 32),
-            span_id: StringBuilder::with_capacity(rows, rows * 16),
-            parent_span_id: StringBuilder::with_capacity(rows, rows * 16),
-            trace_state: StringBuilder::new(),
+            trace_id: Text::with_capacity(rows, rows * 32),
+            span_id: Text::with_capacity(rows, rows * 16),
+            parent_span_id: Text::with_capacity(rows, rows * 16),
+            trace_state: Text::with_capacity(rows, 0),
             flags: Vec::with_capacity(rows),
             start_time: Vec::with_capacity(rows),
             duration_ns: Vec::with_capacity(rows),
@@ -677,11 +678,11 @@ impl SpanRows {
             name: dictionary(),
             span_kind: dictionary(),
             status: dictionary(),
-            status_message: StringBuilder::new(),
+            status_message: Text::with_capacity(rows, 0),
             meaning: Meaning::new(rows),
-            attributes: Map::new(rows),
-            attribute_types: StringBuilder::new(),
-            resource_attributes: Map::new(rows),
+            attributes: Map::with_capacity(rows, rows * 14, text(640)),
+            attribute_types: Text::with_capacity(rows, rows * 14),
+            resource_attributes: Map::with_capacity(rows, rows * 6, text(192)),
             scope_attributes: Map::new(rows),
             events: Events::new(rows),
             links: Links::new(rows),
@@ -692,6 +693,7 @@ impl SpanRows {
             day: Vec::with_capacity(rows),
             received_at: Vec::with_capacity(rows),
             version: Vec::with_capacity(rows),
+            common: Common::default(),
             text: String::new(),
             types: String::new(),
         }
@@ -705,8 +707,8 @@ impl SpanRows {
             self.scope_attributes.text_bytes(),
             self.events.text_bytes(),
             self.links.text_bytes(),
-            self.status_message.values_slice().len(),
-            self.trace_state.values_slice().len(),
+            self.status_message.text_bytes(),
+            self.trace_state.text_bytes(),
             self.name.text_bytes(),
             self.schema_url.text_bytes(),
         ]
@@ -723,42 +725,22 @@ impl SpanRows {
         trace: &Trace<'_>,
         big: &mut Big<'_>,
     ) {
-        let origin = item.origin;
-        self.tenant.push(trace.tenant);
-        self.trace_id.append_value(trace.id);
-        self.span_id.append_value(Hex::new(&span.span_id).as_str());
-        self.parent_span_id.append_value(
-            match span.parent_span_id {
-                Some(id) => Hex::new(&id),
-                None => Hex::new(&[]),
-            }
-            .as_str(),
-        );
-        self.trace_state.append_value(span.trace_state);
+        self.push_common(item.origin, span, trace, big);
+        self.trace_id.push_hex(trace.id);
+        self.span_id.push_hex(&span.span_id);
+        self.parent_span_id.push_hex(span.parent_span_id.as_ref().map_or(&[], |id| &id[..]));
+        self.trace_state.push(span.trace_state);
         self.flags.push(span.flags);
         self.start_time.push(storable(span.start_unix_nano));
         self.duration_ns.push(span.end_unix_nano.saturating_sub(span.start_unix_nano));
         let inverted = span.end_unix_nano < span.start_unix_nano;
         self.time_flag.push(if trace.time_flag.is_empty() && inverted { "inverted" } else { trace.time_flag });
-        self.service.push(origin.service);
-        self.service_version.push(origin.service_version);
-        self.scope.push(span.scope.name);
-        self.scope_version.push(span.scope.version);
         self.name.push(span.name);
         self.span_kind.push(SPAN_KINDS[usize::from(span.kind)]);
         self.status.push(STATUSES[usize::from(span.status)]);
-        self.status_message.append_value(span.status_message);
+        self.status_message.push(span.status_message);
         self.meaning.push(canonical);
         self.push_attributes(span, canonical, inverted, trace, big);
-        for (map, place, entries) in [
-            (&mut self.resource_attributes, Place::Resource, &origin.resource),
-            (&mut self.scope_attributes, Place::Scope, &origin.scope),
-        ] {
-            for (key, text) in entries {
-                big.entry(trace, map, place, key, text);
-            }
-            map.end_row();
-        }
         self.push_events(span, trace, big);
         self.push_links(span, trace, big);
         for value in &canonical.content {
@@ -768,10 +750,48 @@ impl SpanRows {
         self.dropped_attributes_count.push(span.dropped_attributes_count);
         self.dropped_events_count.push(span.dropped_events_count);
         self.dropped_links_count.push(span.dropped_links_count);
-        self.schema_url.push(origin.schema_url);
         self.day.push(trace.day);
         self.received_at.push(trace.received.millis);
         self.version.push(version(span.end_unix_nano, item.body));
+    }
+
+    fn push_common(&mut self, origin: &Origin<'_>, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big<'_>) {
+        if self.common.number != origin.number {
+            self.common = Common {
+                number: origin.number,
+                tenant: self.tenant.key(trace.tenant),
+                service: self.service.key(origin.service),
+                service_version: self.service_version.key(origin.service_version),
+                scope: self.scope.key(span.scope.name),
+                scope_version: self.scope_version.key(span.scope.version),
+                schema_url: self.schema_url.key(origin.schema_url),
+                resource: None,
+                scope_attributes: None,
+            };
+        }
+        let common = &mut self.common;
+        self.tenant.push_key(common.tenant);
+        self.service.push_key(common.service);
+        self.service_version.push_key(common.service_version);
+        self.scope.push_key(common.scope);
+        self.scope_version.push_key(common.scope_version);
+        self.schema_url.push_key(common.schema_url);
+        for (map, written, place, entries) in [
+            (&mut self.resource_attributes, &mut common.resource, Place::Resource, &origin.resource),
+            (&mut self.scope_attributes, &mut common.scope_attributes, Place::Scope, &origin.scope),
+        ] {
+            if let Some((start, end)) = *written {
+                map.repeat(start, end);
+            } else {
+                let start = map.entries();
+                for (key, text) in entries {
+                    big.entry(trace, map, place, key, text);
+                }
+                let cut = entries.iter().any(|(_, text)| text.len() > INLINE_BYTES_MAX);
+                *written = (!cut).then_some((start, map.entries()));
+            }
+            map.end_row();
+        }
     }
 
     fn push_attributes(
@@ -804,7 +824,7 @@ impl SpanRows {
             derive("spanwise.end_time_unix_nano", itoa::Buffer::new().format(span.end_unix_nano), b'I');
         }
         self.attributes.end_row();
-        self.attribute_types.append_value(&self.types);
+        self.attribute_types.push(&self.types);
     }
 
     fn push_events(&mut self, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big<'_>) {
@@ -817,17 +837,14 @@ impl SpanRows {
                 self.types.push(letter(&attr.value));
             }
             self.events.attributes.end_row();
-            self.events.types.append_value(&self.types);
+            self.events.types.push(&self.types);
         }
         self.events.end_row();
     }
 
     fn push_links(&mut self, span: &SpanView<'_>, trace: &Trace<'_>, big: &mut Big<'_>) {
         for (index, link) in span.links.iter().enumerate() {
-            let (mut trace_id, mut span_id) = (String::new(), String::new());
-            wire::hex(link.trace_id, &mut trace_id);
-            wire::hex(link.span_id, &mut span_id);
-            self.links.push(&trace_id, &span_id, link.trace_state);
+            self.links.push(link.trace_id, link.span_id, link.trace_state);
             for attr in &link.attrs {
                 let text = text_of(&attr.value, &mut self.text);
                 big.entry(trace, &mut self.links.attributes, Place::Link(index), attr.key, text);
@@ -837,7 +854,7 @@ impl SpanRows {
         self.links.end_row();
     }
 
-    pub fn finish(mut self, references: References) -> Result<RecordBatch, ArrowError> {
+    pub fn finish(self, references: References) -> Result<RecordBatch, ArrowError> {
         let rows = self.flags.len();
         let mut cost_source = Dictionary::new(rows);
         for _ in 0..rows {
@@ -847,10 +864,10 @@ impl SpanRows {
         let mut columns = self.meaning.finish()?;
         columns.extend([
             ("tenant", self.tenant.finish()),
-            ("trace_id", Arc::new(self.trace_id.finish()) as ArrayRef),
-            ("span_id", Arc::new(self.span_id.finish())),
-            ("parent_span_id", Arc::new(self.parent_span_id.finish())),
-            ("trace_state", Arc::new(self.trace_state.finish())),
+            ("trace_id", self.trace_id.finish()),
+            ("span_id", self.span_id.finish()),
+            ("parent_span_id", self.parent_span_id.finish()),
+            ("trace_state", self.trace_state.finish()),
             ("flags", Arc::new(UInt32Array::from(self.flags))),
             ("start_time", nanos(self.start_time)),
             ("duration_ns", Arc::new(UInt64Array::from(self.duration_ns))),
@@ -862,12 +879,12 @@ impl SpanRows {
             ("name", self.name.finish()),
             ("span_kind", self.span_kind.finish()),
             ("status", self.status.finish()),
-            ("status_message", Arc::new(self.status_message.finish())),
+            ("status_message", self.status_message.finish()),
             ("cost_usd", Arc::new(unpriced)),
             ("cost_source", cost_source.finish()),
             ("content", references.finish()),
             ("attributes", self.attributes.finish()),
-            ("attribute_types", Arc::new(self.attribute_types.finish())),
+            ("attribute_types", self.attribute_types.finish()),
             ("resource_attributes", self.resource_attributes.finish()),
             ("scope_attributes", self.scope_attributes.finish()),
             ("events", self.events.finish()),
@@ -886,8 +903,8 @@ impl SpanRows {
 
 pub struct LogRows {
     tenant: Dictionary,
-    trace_id: StringBuilder,
-    span_id: StringBuilder,
+    trace_id: Text,
+    span_id: Text,
     time: Vec<i64>,
     event_name: Dictionary,
     severity: Vec<u32>,
@@ -895,11 +912,11 @@ pub struct LogRows {
     scope: Dictionary,
     meaning: Meaning,
     references: References,
-    body: StringBuilder,
+    body: Text,
     attributes: Map,
-    attribute_types: StringBuilder,
+    attribute_types: Text,
     resource_attributes: Map,
-    record_id: StringBuilder,
+    record_id: Text,
     day: Vec<i32>,
     received_at: Vec<i64>,
     text: String,
@@ -907,13 +924,13 @@ pub struct LogRows {
 }
 
 /// Identity of a log record, which has none of its own.
-fn record_id(group: &Group<'_>, body: &[u8]) -> Hex {
+fn record_id(group: &Group<'_>, body: &[u8]) -> [u8; 16] {
     let mut hasher = Xxh3Default::new();
     for part in [group.source.resource, group.source.scope, body] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    Hex::new(&hasher.digest128().to_be_bytes())
+    hasher.digest128().to_be_bytes()
 }
 
 impl LogRows {
@@ -921,8 +938,8 @@ impl LogRows {
         let dictionary = || Dictionary::new(0);
         Self {
             tenant: dictionary(),
-            trace_id: StringBuilder::new(),
-            span_id: StringBuilder::new(),
+            trace_id: Text::new(),
+            span_id: Text::new(),
             time: Vec::new(),
             event_name: dictionary(),
             severity: Vec::new(),
@@ -930,11 +947,11 @@ impl LogRows {
             scope: dictionary(),
             meaning: Meaning::new(0),
             references: References::new(0),
-            body: StringBuilder::new(),
+            body: Text::new(),
             attributes: Map::new(0),
-            attribute_types: StringBuilder::new(),
+            attribute_types: Text::new(),
             resource_attributes: Map::new(0),
-            record_id: StringBuilder::new(),
+            record_id: Text::new(),
             day: Vec::new(),
             received_at: Vec::new(),
             text: String::new(),
@@ -947,7 +964,7 @@ impl LogRows {
             self.attributes.text_bytes(),
             self.resource_attributes.text_bytes(),
             self.references.text_bytes(),
-            self.body.values_slice().len(),
+            self.body.text_bytes(),
             self.event_name.text_bytes(),
             self.scope.text_bytes(),
         ]
@@ -966,14 +983,8 @@ impl LogRows {
     ) {
         let origin = item.origin;
         self.tenant.push(trace.tenant);
-        self.trace_id.append_value(trace.id);
-        self.span_id.append_value(
-            match record.span_id {
-                Some(id) => Hex::new(&id),
-                None => Hex::new(&[]),
-            }
-            .as_str(),
-        );
+        self.trace_id.push_hex(trace.id);
+        self.span_id.push_hex(record.span_id.as_ref().map_or(&[], |id| &id[..]));
         self.time.push(storable(record.time_unix_nano));
         self.event_name.push(record.event_name);
         self.severity.push(record.severity);
@@ -981,12 +992,11 @@ impl LogRows {
         self.scope.push(record.scope.name);
         self.meaning.push(canonical);
         for value in &canonical.content {
-            let hex = Hex::new(&value.hash.to_be_bytes());
-            contents.put(trace, value.hash, hex.as_str(), &value.value);
-            self.references.push(value.key, form_name(value.form), hex.as_str(), value.value.len());
+            contents.put(trace, value.hash, &value.value);
+            self.references.push(value.key, form_name(value.form), value.hash, value.value.len());
         }
         self.references.end_row();
-        self.body.append_value(text_of(&record.body, &mut self.text));
+        self.body.push(text_of(&record.body, &mut self.text));
         self.types.clear();
         for attr in &record.attrs {
             self.attributes.entry(attr.key, text_of(&attr.value, &mut self.text));
@@ -999,33 +1009,33 @@ impl LogRows {
             }
         }
         self.attributes.end_row();
-        self.attribute_types.append_value(&self.types);
+        self.attribute_types.push(&self.types);
         for (key, text) in &origin.resource {
             self.resource_attributes.entry(key, text);
         }
         self.resource_attributes.end_row();
-        self.record_id.append_value(record_id(item.group, item.body).as_str());
+        self.record_id.push_hex(&record_id(item.group, item.body));
         self.day.push(trace.day);
         self.received_at.push(trace.received.millis);
     }
 
-    pub fn finish(mut self) -> Result<RecordBatch, ArrowError> {
+    pub fn finish(self) -> Result<RecordBatch, ArrowError> {
         let mut columns = self.meaning.finish()?;
         columns.extend([
             ("tenant", self.tenant.finish()),
-            ("trace_id", Arc::new(self.trace_id.finish()) as ArrayRef),
-            ("span_id", Arc::new(self.span_id.finish())),
+            ("trace_id", self.trace_id.finish()),
+            ("span_id", self.span_id.finish()),
             ("time", nanos(self.time)),
             ("event_name", self.event_name.finish()),
             ("severity", Arc::new(UInt32Array::from(self.severity))),
             ("service", self.service.finish()),
             ("scope", self.scope.finish()),
             ("content", self.references.finish()),
-            ("body", Arc::new(self.body.finish())),
+            ("body", self.body.finish()),
             ("attributes", self.attributes.finish()),
-            ("attribute_types", Arc::new(self.attribute_types.finish())),
+            ("attribute_types", self.attribute_types.finish()),
             ("resource_attributes", self.resource_attributes.finish()),
-            ("record_id", Arc::new(self.record_id.finish())),
+            ("record_id", self.record_id.finish()),
             ("day", Arc::new(Date32Array::from(self.day))),
             ("received_at", millis(self.received_at)),
         ]);

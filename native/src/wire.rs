@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use bumpalo::Bump;
 use memchr::memchr3;
 
+use crate::text::short_ascii;
 use crate::view::{Attr, Value};
 
 /// Levels of arrays and objects in JSON text made from a value; what lies deeper becomes a string of its JSON text.
@@ -198,6 +199,9 @@ impl<'a> Scratch<'a> {
     /// `bytes` as text, with U+FFFD in place of invalid UTF-8.
     #[inline]
     pub fn text(&mut self, bytes: &'a [u8]) -> &'a str {
+        if let Some(text) = short_ascii(bytes) {
+            return text;
+        }
         match simdutf8::basic::from_utf8(bytes) {
             Ok(text) => text,
             Err(_) => self.repair(bytes),
@@ -283,32 +287,30 @@ impl<'a> Scratch<'a> {
 
     /// Fails where something inside `value` is not well-formed, and counts the strings in there that need repair.
     pub fn check(&mut self, value: Value<'a>) -> Result<(), Malformed> {
-        let mut open = Vec::new();
-        let mut current = value;
+        let (Value::Array(items) | Value::KvList(items)) = value else { return Ok(()) };
+        // the innermost open value stays out of the stack, which most values then never need
+        let mut top = (matches!(value, Value::KvList(_)), Fields::new(items));
+        let mut below = Vec::new();
         loop {
-            match current {
-                Value::Array(items) | Value::KvList(items) if open.len() < VALUE_NESTING_MAX => {
-                    open.push((matches!(current, Value::KvList(_)), Fields::new(items)));
-                }
-                Value::Array(items) | Value::KvList(items) => {
+            let (is_list, fields) = &mut top;
+            let inner = match fields.read()? {
+                Some((1, Field::Bytes(body))) if *is_list => self.key_value(body)?.value,
+                Some((1, Field::Bytes(body))) => self.any_value(body)?,
+                Some(_) => continue,
+                None => match below.pop() {
+                    Some(outer) => {
+                        top = outer;
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+            };
+            if let Value::Array(items) | Value::KvList(items) = inner {
+                if below.len() >= VALUE_NESTING_MAX {
                     return Err(Fields::new(items).malformed("values nested deeper than 1,048,576"));
                 }
-                _ => {}
+                below.push(std::mem::replace(&mut top, (matches!(inner, Value::KvList(_)), Fields::new(items))));
             }
-            current = loop {
-                let Some((is_list, fields)) = open.last_mut() else {
-                    return Ok(());
-                };
-                match fields.read()? {
-                    Some((1, Field::Bytes(body))) => {
-                        break if *is_list { self.key_value(body)?.value } else { self.any_value(body)? };
-                    }
-                    Some(_) => {}
-                    None => {
-                        open.pop();
-                    }
-                }
-            };
         }
     }
 }
@@ -373,22 +375,24 @@ pub fn to_json(value: Value<'_>, out: &mut String) {
 
 fn write_json(value: Value<'_>, nesting_max: usize, out: &mut String) {
     let arena = Bump::new();
-    let mut open: Vec<Open<'_>> = Vec::new();
+    // as in `check`
+    let mut top = None;
+    let mut below: Vec<Open<'_>> = Vec::new();
     let mut current = value;
     loop {
         match current {
-            Value::Array(_) | Value::KvList(_) if open.len() >= nesting_max => {
+            Value::Array(_) | Value::KvList(_) if below.len() + usize::from(top.is_some()) >= nesting_max => {
                 let mut text = String::new();
                 write_json(current, usize::MAX, &mut text);
                 json_string(&text, out);
             }
             Value::Array(items) => {
                 out.push('[');
-                open.push(Open::Array(array(items, &arena)));
+                below.extend(top.replace(Open::Array(array(items, &arena))));
             }
             Value::KvList(items) => {
                 out.push('{');
-                open.push(Open::List(key_value_list(items, &arena)));
+                below.extend(top.replace(Open::List(key_value_list(items, &arena))));
             }
             Value::Empty => out.push_str("null"),
             Value::Bool(value) => out.push_str(if value { "true" } else { "false" }),
@@ -403,7 +407,7 @@ fn write_json(value: Value<'_>, nesting_max: usize, out: &mut String) {
         }
         current = loop {
             let first = out.ends_with(['[', '{']);
-            match open.last_mut() {
+            match &mut top {
                 None => return,
                 Some(Open::Array(values)) => {
                     if let Some(value) = values.next() {
@@ -426,7 +430,7 @@ fn write_json(value: Value<'_>, nesting_max: usize, out: &mut String) {
                     out.push('}');
                 }
             }
-            open.pop();
+            top = below.pop();
         };
     }
 }
@@ -446,14 +450,14 @@ fn scalar(value: Value<'_>, out: &mut String) {
         Value::Bool(true) => out.push_str("true"),
         Value::Bool(false) => out.push_str("false"),
         Value::Int(number) => out.push_str(itoa::Buffer::new().format(number)),
-        // the shortest text that reads back as the same double, with an exponent outside 1e-5..1e17
+        // the shortest text that reads back as the same double
         Value::Double(number) => {
             if number.is_nan() {
                 out.push_str("NaN");
             } else if number.is_infinite() {
                 out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
             } else {
-                let _ = write!(out, "{number:?}");
+                out.push_str(zmij::Buffer::new().format_finite(number));
             }
         }
         Value::Bytes(bytes) => hex(bytes, out),
