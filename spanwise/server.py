@@ -140,8 +140,10 @@ def _receiver(config: Config, journal: SqliteJournal, telemetry: Telemetry) -> R
 def _open_journal(config: Config) -> SqliteJournal:
     try:
         return config.journal.build(config.journal_dir)
-    except (JournalError, OSError) as error:
-        raise StartError(f"cannot open the journal in {config.journal_dir}: {error}") from error
+    except JournalError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"cannot open journal in {config.journal_dir}: {error.strerror}") from error
 
 
 async def _open_store(config: Config) -> Store:
