@@ -106,7 +106,7 @@ async def running(config: Config) -> AsyncIterator[Started]:
             Sources(
                 queries=StoreQueries(store),
                 telemetry=telemetry,
-                not_ready=dict,
+                not_ready=lambda: _not_ready(journal),
                 status=lambda: {
                     "version": version(),
                     **ports,
@@ -158,6 +158,12 @@ async def _bind(part: str, starting: Any) -> Any:
         return await starting
     except (OSError, ValueError) as error:
         raise StartError(f"cannot start {part}: {error}") from error
+
+
+def _not_ready(journal: SqliteJournal) -> Mapping[str, str]:
+    """Ready means: what is sent now is taken. A store that is away does not change that while the journal has room."""
+    reason = journal.refusing()
+    return {"journal": reason} if reason else {}
 
 
 def _journal_status(journal: SqliteJournal) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from spanwise.stage import Frame, OverloadedError, SealedRange
 
 _GATHERED_BYTES: Final = 1 << 20  # a group this large does not wait for company
 _PAUSE_S: Final = 1.0  # after a failed commit, before the disk is tried again: what senders are told to wait
+_ORDINARY_REQUEST_BYTES: Final = 64 << 10
 _FRAME_OVERHEAD: Final = 64  # of a stored row; keeps empty requests from being free
 _SALVAGE_ROWS_BYTES: Final = 4 << 20
 
@@ -208,6 +209,13 @@ class SqliteJournal:
         if above_floor < coming:
             return "disk", "the disk of the journal is nearly full"
         return None
+
+    def refusing(self) -> str:
+        """Why an ordinary request would be refused now, '' if it would not be."""
+        above_floor = self._space.free_above_floor()
+        with self._lock:
+            reason = self._why_not(_ORDINARY_REQUEST_BYTES, above_floor)
+        return reason[1] if reason else ""
 
     def _bytes_used(self) -> int:
         return self._damaged_bytes + sum(file.bytes for file in self._files)
