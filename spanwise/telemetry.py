@@ -212,9 +212,6 @@ class Telemetry:
         self._unpriced = self._counter(
             "price_unpriced_spans", (), "Spans with usage of a model whose price is unknown."
         )
-        self._end_to_end = self._histogram(
-            "queryable_seconds", (), "From durable to stored, by the oldest request of a range.", _WORK_BUCKETS
-        )
 
         approximate = "Approximate, per process: `spans` and `traces` in the store have the truth."
         self._tokens = self._counter(
@@ -310,10 +307,6 @@ class Telemetry:
 
     def dead_lettered(self, *, frames: int, reason: str) -> None:
         self._dead_letters.labels(self._reason(reason)).inc(frames)
-
-    def queryable(self, seconds_since_received: float) -> None:
-        """A range became queryable, this long after its oldest request was made durable."""
-        self._end_to_end.observe(max(0.0, seconds_since_received))
 
     def reconciled(self, traces: int, seconds: float) -> None:
         self._reconcile.observe(seconds)

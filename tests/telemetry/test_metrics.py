@@ -225,7 +225,6 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.sink.refused("spans", rows=1, reason="TOO_LARGE_STRING_SIZE")
     telemetry.insert_failed(reason="OSError")
     telemetry.dead_lettered(frames=1, reason="decode")
-    telemetry.queryable(0.5)
     telemetry.reconciled(traces=1, seconds=0.1)
     telemetry.reconcile_failed()
     telemetry.processed(spans(CALL), seconds=0.1)
