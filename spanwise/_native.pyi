@@ -28,15 +28,22 @@ def inspect(signal: str, body: bytes, *, items_max: int, attributes_max: int) ->
     """
 
 def cut_oversized(body: bytes, *, span_bytes_max: int) -> tuple[bytes, list[tuple[int, str, int, str]]]:
-    """Cut the longest values of spans over `span_bytes_max` bytes.
+    """Cut the longest values of spans over `span_bytes_max` bytes, each to the same length.
 
     Returns the request (the same object if nothing was cut) and (span index, attribute key, original bytes, hash) of
-    each cut value. The cut value ends in `...[cut by spanwise: N bytes, xxh3 HASH]`.
+    each cut value. The cut value is text that ends in `...[cut by spanwise: N bytes, xxh3 HASH]`. Values of events and
+    links have keys like `events[0].exception.stacktrace`, fields of the span `name`, `trace_state`, `status.message`.
+    Values of up to 1,024 bytes are never cut, so a span of very many of them stays larger. Raises ValueError if the
+    request as a whole is not a valid message.
     """
 
 def json_to_protobuf(signal: str, body: bytes) -> bytes:
     """Transcode an OTLP/JSON export request (hex ids, int64 as strings or numbers, enum names or numbers, unknown
-    fields ignored) to protobuf. Raises ValueError with the position if it is not JSON or not an export request."""
+    fields ignored) to protobuf.
+
+    A span or log record with a field of the wrong type becomes one that `inspect` and `decode` reject, with a reason.
+    Raises ValueError with the position if it is not JSON or not an export request.
+    """
 
 @final
 class Decoded:
@@ -46,6 +53,7 @@ class Decoded:
     rejects: list[tuple[int, int, str]]
     """(frame index, item index, reason), at most 1,000 listed."""
     rejected: int
+    """Spans and log records left out; what follows an unreadable place of a frame counts as one."""
     ignored_logs: int
     """Log records without GenAI meaning."""
 
@@ -56,4 +64,7 @@ class Decoder:
     def __init__(self, plan_json: bytes) -> None:
         """Raises ValueError naming the dialect and row if the plan is not valid."""
     def decode(self, frames: Sequence[tuple[str, int, str, bytes]]) -> Decoded:
-        """(tenant, received_unix_nano, signal, body) of each frame; the same frames always give the same bytes."""
+        """(tenant, received_unix_nano, signal, body) of each frame; the same frames always give the same bytes.
+
+        Raises ValueError only for a signal that is neither "traces" nor "logs" and for defects of ours.
+        """

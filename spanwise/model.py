@@ -195,7 +195,9 @@ SPANS: Final = Table(
             "content",
             "Array(Tuple(key LowCardinality(String), form LowCardinality(String), hash String, bytes UInt32))",
             _CONTENT,
-            "References into `content`, in order. form text: the value itself. form item: an element of the JSON array "
+            "References into `content`, in order. A canonical value stands under its name; an original value that was "
+            "cut, under its place: `attributes.<key>`, `events[<index>].<key>`, `links[<index>].<key>`, "
+            "`resource.<key>` or `scope.<key>`. form text: the value itself. form item: an element of the JSON array "
             "of that key; the elements joined by ',' inside '[]' are the value. form item_sp: the same, joined by ', '.",
             "ZSTD(1)",
         ),
@@ -204,7 +206,8 @@ SPANS: Final = Table(
             _LC_MAP,
             _MAP,
             "Every original attribute, then canonical ones that have no column. Values over 256 bytes are cut to 200 "
-            "characters here and whole in `content`.",
+            "characters here and whole in `content`. Times that do not fit or make no sense are kept as "
+            "`spanwise.start_time_unix_nano` and `spanwise.end_time_unix_nano`.",
             "ZSTD(1)",
         ),
         _text(
@@ -212,22 +215,21 @@ SPANS: Final = Table(
             "One letter an entry of `attributes`: s string, b bool, i int, d double, a array, k key-value list, y bytes "
             "(hex), n empty. Upper case: derived by Spanwise, not sent.",
         ),
-        Column("resource_attributes", _LC_MAP, _MAP, "Resource attributes as sent.", "ZSTD(1)"),
-        Column("scope_attributes", _LC_MAP, _MAP, "Instrumentation scope attributes as sent.", "ZSTD(1)"),
+        Column("resource_attributes", _LC_MAP, _MAP, "Resource attributes, cut as `attributes`.", "ZSTD(1)"),
+        Column("scope_attributes", _LC_MAP, _MAP, "Instrumentation scope attributes, cut likewise.", "ZSTD(1)"),
         Column(
             "events",
             "Array(Tuple(time DateTime64(9, 'UTC'), name LowCardinality(String), "
             "attributes Map(LowCardinality(String), String), types String))",
             _EVENTS,
-            "Span events in order. Big values are cut and referenced as in `attributes`, under the key "
-            "`events[<index>].<attribute>`.",
+            "Span events in order, big values cut as in `attributes`.",
             "ZSTD(1)",
         ),
         Column(
             "links",
             "Array(Tuple(trace_id String, span_id String, trace_state String, attributes Map(LowCardinality(String), String)))",
             _LINKS,
-            "Span links in order.",
+            "Span links in order, big values cut as in `attributes`.",
             "ZSTD(1)",
         ),
         _count("dropped_attributes_count", "As sent."),
