@@ -15,6 +15,8 @@ use crate::rows::{Big, Item, LogRows, Origin, Received, SpanRows, Trace};
 const REJECTS_LISTED_MAX: usize = 1_000;
 /// Text of one column of a batch; Arrow's offsets end at 2 GiB.
 const COLUMN_BYTES_MAX: usize = i32::MAX as usize;
+/// Rows for which room is made beforehand; spans may be two bytes long.
+const ROWS_RESERVED_MAX: usize = 1 << 17;
 /// How much longer a row's text may be than its encoded form (control characters in nested values: `\u0001`).
 const UNFOLDING_MAX: usize = 8;
 
@@ -150,7 +152,7 @@ impl<'a> Decoding<'a> {
 pub fn decode(plan: &Plan, frames: &[Frame<'_>]) -> Result<Decoded, ArrowError> {
     let arena = Bump::new();
     let requests = || frames.iter().filter(|frame| !frame.logs).map(|frame| frame.body);
-    let rows = requests().map(count).sum();
+    let rows = requests().map(count).sum::<usize>().min(ROWS_RESERVED_MAX);
     let mut decoding = Decoding {
         plan,
         arena: &arena,

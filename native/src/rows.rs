@@ -21,8 +21,10 @@ use crate::text::{LargeText, Text};
 use crate::view::{Attr, Canonical, Form, LogView, SpanView, Value};
 use crate::wire;
 
-/// Elements of an array are stored one by one only if they are on average so long: vectors of numbers are not.
-const ELEMENT_BYTES_MIN: usize = 64;
+/// Elements of an array are stored one by one only if they are on average so long. Objects are messages, which recur,
+/// other elements are vectors and listings, for which references cost more than they ever save.
+const OBJECT_BYTES_MIN: usize = 64;
+const ELEMENT_BYTES_MIN: usize = 256;
 /// A longer key is not repeated for every element of an array.
 const ELEMENT_KEY_BYTES_MAX: usize = 256;
 
@@ -185,7 +187,8 @@ impl<'a> Big<'a> {
         name.clear();
         let _ = write!(name, "{place}.{key}");
         let splits = std::mem::take(&mut self.splits);
-        let whole = |elements: usize| text.len() < elements * ELEMENT_BYTES_MIN || name.len() > ELEMENT_KEY_BYTES_MAX;
+        let bytes_min = if text.starts_with("[{") { OBJECT_BYTES_MIN } else { ELEMENT_BYTES_MIN };
+        let whole = |elements: usize| text.len() < elements * bytes_min || name.len() > ELEMENT_KEY_BYTES_MAX;
         match splits.known(text) {
             Some(split) if !whole(split.elements.len()) => {
                 for (element, hash) in &split.elements {

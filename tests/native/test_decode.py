@@ -110,6 +110,8 @@ def test_content_is_addressed_by_xxh3_128_of_its_text() -> None:
         (json.dumps(["x" * 300]), "item", 1),
         # numbers of an embedding: as many references as numbers would be larger than the numbers
         (json.dumps([0.123456789] * 500), "text", 1),
+        (json.dumps(["/usr/lib/python3/dist-packages/module/file.py" * 3] * 100), "text", 1),
+        (json.dumps(["x" * 300] * 3), "item_sp", 3),
         ("[" + "x" * 300, "text", 1),
         ("x" * 257, "text", 1),
     ],

@@ -177,6 +177,10 @@ def test_no_request_takes_longer_than_its_size_explains() -> None:
         assert decoded.spans.num_rows + decoded.rejected == 1, name
         _native.inspect("traces", request, **LIMITS)
         assert time.process_time() - start < 20, name
+    empty = requests.field(1, requests.field(2, b"\x12\x00" * (size // 2)))
+    start = time.process_time()
+    assert decoder().decode([("t", RECEIVED, "traces", empty)]).rejected == size // 2
+    assert time.process_time() - start < 20
     # one key of 100 kB and a long array: the key is not repeated for every element
     long_key = requests.attribute("k" * 100_000, json.dumps(["x" * 80] * 4_000)).SerializeToString()
     decoded = decoder().decode([("t", RECEIVED, "traces", requests.request_of(span + requests.field(9, long_key)))])
