@@ -139,7 +139,7 @@ def test_a_port_that_is_taken_and_a_data_folder_in_use_stop_the_start_with_a_sen
 
     assert (taken.code, used.code) == (1, 1)
     assert taken.err.splitlines()[-1].startswith("spanwise: cannot start web: ")
-    assert used.err.splitlines()[-1].startswith("spanwise: cannot open the journal in ")
+    assert used.err.splitlines()[-1].startswith("spanwise: cannot open journal in ")
     assert "Traceback" not in taken.err + used.err
 
 
