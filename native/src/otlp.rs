@@ -125,7 +125,8 @@ impl<'a> Reader<'a> {
         Counts { attributes: self.attributes, repaired: self.scratch.repaired }
     }
 
-    #[inline]
+    // called from five places: one copy of it, and the fields of a span stay in registers
+    #[inline(never)]
     fn attr(&mut self, body: &'a [u8], attrs: &mut Vec<Attr<'a>>) -> Result<(), Reject> {
         self.attributes += 1;
         if self.attributes > SPAN_ATTRIBUTES_MAX {
