@@ -154,6 +154,9 @@ Rows: TypeAlias = npt.NDArray[Any]
 """Structured array of `STEP`."""
 Tokens: TypeAlias = frozenset[int]
 
+_ANCESTORS_MAX: Final = 64
+"""Parents may form a circle: nothing stops a sender from that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -224,6 +227,17 @@ class Trace:
         """The step of the parent span, None where it is no step or has not arrived."""
         return self.by_span_id.get(step.parent_id) if step.parent_id else None
 
+    def agent_of(self, step: Step) -> int:
+        """Hash of the agent a step belongs to: its own, else that of the nearest ancestor known; 0 = unknown."""
+        for _ in range(_ANCESTORS_MAX):
+            if step.agent:
+                return step.agent
+            above = self.parent(step)
+            if above is None:
+                return 0
+            step = above
+        return 0
+
     def _step(self, index: int) -> Step:
         row = self._rows[index]
         start = int(row["sketch"])
@@ -286,6 +300,11 @@ class Steps:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """A column of all traces."""
         found: npt.NDArray[Any] = self.rows[name]
+        return found
+
+    def is_kind(self, *kinds: Kind) -> npt.NDArray[np.bool_]:
+        """Steps of one of these kinds."""
+        found: npt.NDArray[np.bool_] = np.isin(self.rows["kind"], [int(kind) for kind in kinds])
         return found
 
     def has(self, flags: Flag) -> npt.NDArray[np.bool_]:
