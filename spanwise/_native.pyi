@@ -45,6 +45,20 @@ def json_to_protobuf(signal: str, body: bytes) -> bytes:
     Raises ValueError with the position if it is not JSON or not an export request.
     """
 
+def split(
+    signal: str, body: bytes, *, partitions: int, bytes_max: int
+) -> tuple[list[tuple[int, int, bytes]], list[tuple[int, str, int, str]], list[int]]:
+    """Split an export request for the partitions of a topic: encoded items are copied, resource and scope repeated.
+
+    Returns (partition, items, request) of each part, at most `bytes_max` bytes long; the values that were cut because
+    their item alone is larger, as `cut_oversized` does; and the indexes of items that do not fit even so and are left
+    out. All items of a trace are in one partition, the one that Kafka's default partitioner gives to the 32 hex digits
+    of the trace id as key; items without a valid trace id stay together. Raises ValueError like `inspect`.
+    """
+
+def partitions_of(trace_ids: Sequence[str], partitions: int) -> list[int]:
+    """The partition of each trace, by its 32 lower-case hex digits."""
+
 @final
 class Decoded:
     spans: pa.RecordBatch

@@ -86,7 +86,7 @@ pub fn inspect(logs: bool, request: &[u8], items_max: usize, attributes_max: usi
 /// One value that was too large to keep.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Index of the span in the request.
+    /// Index of the span or log record in the request.
     pub span: usize,
     /// Attribute key, with `events[i].` or `links[i].` in front where it is one of theirs.
     pub key: String,
@@ -129,16 +129,18 @@ fn rewrite(
     Ok(out)
 }
 
-/// Where the text fields and attributes of a span, event or link are.
+/// Where the text fields, attributes and body of a span, event, link or log record are; 0 for none.
 struct Shape {
     texts: &'static [(u32, &'static str)],
     attributes: u32,
+    body: u32,
 }
 
-const SPAN: Shape = Shape { texts: &[(5, "name"), (3, "trace_state")], attributes: 9 };
-const EVENT: Shape = Shape { texts: &[(2, "name")], attributes: 3 };
-const LINK: Shape = Shape { texts: &[(3, "trace_state")], attributes: 4 };
-const STATUS: Shape = Shape { texts: &[(2, "message")], attributes: 0 };
+const SPAN: Shape = Shape { texts: &[(5, "name"), (3, "trace_state")], attributes: 9, body: 0 };
+const EVENT: Shape = Shape { texts: &[(2, "name")], attributes: 3, body: 0 };
+const LINK: Shape = Shape { texts: &[(3, "trace_state")], attributes: 4, body: 0 };
+const STATUS: Shape = Shape { texts: &[(2, "message")], attributes: 0, body: 0 };
+const RECORD: Shape = Shape { texts: &[(3, "severity_text"), (12, "event_name")], attributes: 6, body: 5 };
 
 /// What is done with every value of a span: `None` leaves it as it is.
 type Visit<'v> = dyn FnMut(&str, Large<'_>) -> Option<Vec<u8>> + 'v;
@@ -173,6 +175,14 @@ fn rewrite_shape(body: &[u8], shape: &Shape, place: &str, visit: &mut Visit<'_>)
                 put(1, attr.key.as_bytes(), &mut attribute);
                 put(2, &value, &mut attribute);
                 attribute
+            }));
+        }
+        if number == shape.body {
+            let value = Scratch::new(&arena).any_value(field)?;
+            return Ok(visit(&format!("{place}body"), Large::Value(value)).map(|text| {
+                let mut value = Vec::new();
+                put(1, &text, &mut value);
+                value
             }));
         }
         let text = shape.texts.iter().find(|text| text.0 == number);
@@ -214,16 +224,27 @@ fn cut_length(mut lengths: Vec<usize>, excess: usize) -> usize {
     CUT_BYTES_MIN
 }
 
-fn cut_span(body: &[u8], index: usize, span_bytes_max: usize, cuts: &mut Vec<Cut>) -> Result<Vec<u8>, Malformed> {
+/// Cuts the longest values of a span or log record, all to the same length.
+pub fn cut_item(
+    logs: bool,
+    body: &[u8],
+    index: usize,
+    bytes_max: usize,
+    cuts: &mut Vec<Cut>,
+) -> Result<Vec<u8>, Malformed> {
+    let rewrite_item = |body: &[u8], visit: &mut Visit<'_>| {
+        if logs { rewrite_shape(body, &RECORD, "", visit) } else { rewrite_span(body, visit) }
+    };
     let mut lengths = Vec::new();
-    rewrite_span(body, &mut |_, value| {
+    rewrite_item(body, &mut |_, value| {
         lengths.push(value.bytes());
         None
     })?;
     // a cut array becomes text, whose key-value wrapping takes a few bytes more than it did
-    let excess = body.len() - span_bytes_max + 16 * lengths.iter().filter(|length| **length > CUT_BYTES_MIN).count();
+    let excess =
+        body.len().saturating_sub(bytes_max) + 16 * lengths.iter().filter(|length| **length > CUT_BYTES_MIN).count();
     let length_max = cut_length(lengths, excess).max(CUT_BYTES_MIN);
-    rewrite_span(body, &mut |key, value| {
+    rewrite_item(body, &mut |key, value| {
         if value.bytes() <= length_max {
             return None;
         }
@@ -280,7 +301,7 @@ pub fn cut_oversized(request: &[u8], span_bytes_max: usize) -> Result<Option<Rew
                     return Ok(None);
                 }
                 let before = cuts.len();
-                Ok(cut_span(span, index - 1, span_bytes_max, &mut cuts).ok().filter(|_| cuts.len() > before))
+                Ok(cut_item(false, span, index - 1, span_bytes_max, &mut cuts).ok().filter(|_| cuts.len() > before))
             });
             rewritten.map(Some)
         });

@@ -12,6 +12,7 @@ pub mod otlp;
 pub mod plan;
 mod python;
 mod rows;
+pub mod split;
 pub mod testing;
 mod text;
 pub mod usage;

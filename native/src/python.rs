@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyCapsule};
 
 use crate::decode::{self, Frame};
 use crate::plan::Plan;
-use crate::{inspect, json};
+use crate::{inspect, json, split};
 
 thread_local! {
     static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
@@ -128,11 +128,35 @@ fn cut_oversized<'py>(
     let bytes = PyBackedBytes::from(body.clone());
     match detached(py, "cut the request", || inspect::cut_oversized(&bytes, span_bytes_max))? {
         None => Ok((body, Vec::new())),
-        Some((rewritten, cuts)) => Ok((
-            PyBytes::new(py, &rewritten),
-            cuts.into_iter().map(|cut| (cut.span, cut.key, cut.bytes, format!("{:032x}", cut.hash))).collect(),
-        )),
+        Some((rewritten, cuts)) => Ok((PyBytes::new(py, &rewritten), cut_values(cuts))),
     }
+}
+
+fn cut_values(cuts: Vec<inspect::Cut>) -> Vec<CutValue> {
+    cuts.into_iter().map(|cut| (cut.span, cut.key, cut.bytes, format!("{:032x}", cut.hash))).collect()
+}
+
+type Part = (u32, usize, Py<PyBytes>);
+
+#[pyfunction(name = "split")]
+#[pyo3(signature = (signal, body, *, partitions, bytes_max))]
+fn split_request(
+    py: Python<'_>,
+    signal: &str,
+    body: PyBackedBytes,
+    partitions: u32,
+    bytes_max: usize,
+) -> PyResult<(Vec<Part>, Vec<CutValue>, Vec<usize>)> {
+    let logs = is_logs(signal)?;
+    let done = detached(py, "split the request", || split::split(logs, &body, partitions, bytes_max))?;
+    let parts =
+        done.parts.iter().map(|part| (part.partition, part.items, PyBytes::new(py, &part.body).unbind())).collect();
+    Ok((parts, cut_values(done.cuts), done.too_large))
+}
+
+#[pyfunction]
+fn partitions_of(trace_ids: Vec<PyBackedStr>, partitions: u32) -> Vec<u32> {
+    trace_ids.iter().map(|id| split::partition_of(id.as_bytes(), partitions)).collect()
 }
 
 #[pyfunction]
@@ -200,5 +224,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(inspect_request, module)?)?;
     module.add_function(wrap_pyfunction!(cut_oversized, module)?)?;
     module.add_function(wrap_pyfunction!(json_to_protobuf, module)?)?;
+    module.add_function(wrap_pyfunction!(split_request, module)?)?;
+    module.add_function(wrap_pyfunction!(partitions_of, module)?)?;
     Ok(())
 }
