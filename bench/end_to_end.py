@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from bench.load import Sent, send
+from bench.load import send
 from bench.payloads import Payload, agent, fresh, small
 from processors.normalise import plan_json
 from spanwise._native import Decoder
@@ -53,8 +53,8 @@ def _rss(process: psutil.Process) -> str:
     return f"{_mib(process.memory_info().rss):.0f} MiB, peak {peak / 1024:.0f} MiB"
 
 
-def _through(name: str, server: RunningServer, payloads: list[Payload]) -> Sent:
-    """Send all, wait until all are queryable, print what it cost."""
+def _through(name: str, server: RunningServer, payloads: list[Payload]) -> float:
+    """Send all, wait until all are queryable, print what it cost; returns the requests a second that took."""
     process, generator = psutil.Process(server.pid), psutil.Process()
     before = server.count("SELECT count() FROM spans")
     spans, bytes_ = sum(p.spans for p in payloads), sum(len(p.body) for p in payloads)
@@ -70,7 +70,7 @@ def _through(name: str, server: RunningServer, payloads: list[Payload]) -> Sent:
         f"{bytes_ / 1e6 / seconds:.0f} MB/s; server CPU {cpu / seconds:.2f} cores, {cpu / spans * 1e5:.2f} s per "
         f"100k spans; generator {generator_cpu / seconds:.2f} cores; refused {sent.refused}; RSS {_rss(process)}"
     )
-    return sent
+    return sent.requests / seconds
 
 
 def _latency(name: str, server: RunningServer, payloads: list[Payload], rate: float) -> None:
@@ -184,11 +184,9 @@ def main() -> None:
         with RunningServer(directory / "data") as server:
             print(f"ready  {server.ready_s:.2f} s after start")
             small_payloads, agent_payloads = _requests(small, options.small), _requests(agent, options.agent)
-            sent = _through("small", server, small_payloads)
-            half = sent.requests / sent.seconds / 2
+            half = _through("small", server, small_payloads) / 2
             _latency("small", server, _requests(small, int(half * 8)), half)
-            sent = _through("agent", server, agent_payloads)
-            half = sent.requests / sent.seconds / 2
+            half = _through("agent", server, agent_payloads) / 2
             _latency("agent", server, _requests(agent, int(half * 8)), half)
             _idle(server)
         opened, peak = _store_alone(small_payloads[:40], options.small // 40)

@@ -124,6 +124,14 @@ def replaced(batch: pa.RecordBatch, columns: Mapping[str, Array]) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
+def copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows in memory of their own: any column or dictionary of a decoded batch keeps all of it alive."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
+
+
 def together(parts: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
     """Batches as one."""
     if len(parts) == 1:

@@ -25,6 +25,7 @@ from spanwise.stage import Frame, Journal, Processor, RejectedError, SealedRange
 log = structlog.get_logger(__name__)
 
 _IDLE_WAIT_S = 0.5
+_IDLE_AFTER_S = 5.0
 _POLL_S = 0.02
 _FAILED_WAIT_S = 1.0
 
@@ -115,8 +116,9 @@ class Pipeline:
     """Moves sealed ranges from the journal into the sink until it is stopped.
 
     `on_stored` is called with the stored batches before the range is forgotten, from the storing thread.
-    `rows_version` names whatever decides which rows a range becomes. It is part of the token: after an upgrade in the
-    middle of a range the store takes the new rows, and their keys absorb the old ones, instead of dropping some.
+    `on_idle` is called from the same thread once nothing has come for some seconds. `rows_version` names whatever
+    decides which rows a range becomes. It is part of the token: after an upgrade in the middle of a range the store
+    takes the new rows, and their keys absorb the old ones, instead of dropping some.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Pipeline:
         dead_letters: DeadLetters,
         clock: Callable[[], float],
         on_stored: Callable[[pa.RecordBatch, pa.RecordBatch], None],
+        on_idle: Callable[[], None] = lambda: None,
         rows_version: str,
     ) -> None:
         self._rows_version = rows_version
@@ -143,6 +146,7 @@ class Pipeline:
         self._dead_letters = dead_letters
         self._clock = clock
         self._on_stored = on_stored
+        self._on_idle = on_idle
         self._pacer = Pacer(config, clock)
         self._stop = threading.Event()
         self._prepared: queue.Queue[Prepared | None] = queue.Queue(maxsize=1)
@@ -247,7 +251,11 @@ class Pipeline:
 
     def _store_loop(self) -> None:
         while True:
-            prepared = self._prepared.get()
+            try:
+                prepared = self._prepared.get(timeout=_IDLE_AFTER_S)
+            except queue.Empty:
+                self._on_idle()
+                prepared = self._prepared.get()
             if prepared is None:
                 return
             if self._store(prepared):

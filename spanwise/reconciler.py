@@ -29,6 +29,7 @@ from processors.columns import (
     Ints,
     arrow,
     compute,
+    copied,
     dense,
     encode,
     first_filled,
@@ -98,7 +99,7 @@ class ReconcilerConfig(BaseModel):
         200_000, ge=1, description="Traces waiting in memory; further ones are found again in the store."
     )
     cached_rows_max: int = Field(
-        200_000, ge=0, description="Spans held in memory until their trace is decided; older ones are read back."
+        100_000, ge=0, description="Spans held in memory until their trace is decided; older ones are read back."
     )
     recent_calls_max: int = Field(
         100_000, ge=0, description="Model calls remembered to find the same call reported in another trace."
@@ -285,7 +286,7 @@ class Reconciler:
     def touched(self, spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         """Rows that were just stored. Durable notes are made before it returns."""
         touches = [*_touches(spans, "start_time"), *_touches(log_events, "time")]
-        rows = narrow(spans) if spans.num_rows else None
+        rows = copied(narrow(spans)) if spans.num_rows else None
         calls = _call_keys(rows) if rows is not None else None
         with self._lock:
             now = self._clock()

@@ -20,6 +20,7 @@ from receiver import Receiver
 from spanwise._native import Decoder
 from spanwise.config import Config
 from spanwise.journal import JournalError, SqliteJournal
+from spanwise.memory import return_freed_memory
 from spanwise.pipeline import DeadLetters, Pipeline
 from spanwise.query import StoreQueries
 from spanwise.reconciler import Reconciler
@@ -91,6 +92,7 @@ async def running(config: Config) -> AsyncIterator[Started]:
             dead_letters=DeadLetters(config.dead_letter_dir, config.pipeline.dead_letters_max),
             clock=time.monotonic,
             on_stored=on_stored,
+            on_idle=return_freed_memory,
             rows_version=hashlib.sha256(version().encode() + plan).hexdigest()[:8],
         )
         pipeline.start()

@@ -56,7 +56,13 @@ class ContextLimitConfig(SignatureConfig):
 
 class ContextLimit:
     name: ClassVar[str] = "context_limit"
-    kinds: ClassVar[tuple[str, ...]] = ("overflow_error", "window_reached", "pressure", "silent_truncation", "compaction")
+    kinds: ClassVar[tuple[str, ...]] = (
+        "overflow_error",
+        "window_reached",
+        "pressure",
+        "silent_truncation",
+        "compaction",
+    )
     version: ClassVar[int] = 1
 
     def __init__(self, config: ContextLimitConfig) -> None:
