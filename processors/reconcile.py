@@ -92,6 +92,7 @@ _COPIED: Final = (
     "cost_usd",
     "reported_cost_usd",
     "error_type",
+    "fingerprint",
     "received_at",
     "version",
 )

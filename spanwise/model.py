@@ -192,6 +192,14 @@ SPANS: Final = Table(
         _text("input_preview", "First 200 characters of what went in: the newest user message, or the tool arguments."),
         _text("output_preview", "First 200 characters of what came out."),
         Column(
+            "fingerprint",
+            "String",
+            pa.binary(),
+            "What detectors see of a GenAI span or a root: hashes, classes and token sketches of what went in and came "
+            "out, never text. '' for other spans. Layout: `FINGERPRINT` in `processors/detect/steps.py`.",
+            "ZSTD(1)",
+        ),
+        Column(
             "content",
             "Array(Tuple(key LowCardinality(String), form LowCardinality(String), hash String, bytes UInt32))",
             _CONTENT,

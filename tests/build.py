@@ -119,4 +119,6 @@ def logs(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
 def _empty(kind: pa.DataType) -> Any:
     if pa.types.is_list(kind) or pa.types.is_map(kind):
         return []
+    if pa.types.is_binary(kind):
+        return b""
     return "" if pa.types.is_string(kind) or pa.types.is_dictionary(kind) else 0

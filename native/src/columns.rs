@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int32Array, ListArray, MapArray, StructArray, TimestampNanosecondArray, UInt32Array,
+    ArrayRef, BinaryArray, DictionaryArray, Int32Array, ListArray, MapArray, StructArray, TimestampNanosecondArray,
+    UInt32Array,
 };
-use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, FieldRef, Fields, TimeUnit};
 use hashbrown::HashTable;
 
@@ -51,6 +52,36 @@ fn link_fields() -> Fields {
         utf8("trace_state"),
         Arc::new(Field::new("attributes", map_type(), true)),
     ])
+}
+
+/// `binary` without nulls.
+pub struct Bytes {
+    offsets: Vec<i32>,
+    bytes: Vec<u8>,
+}
+
+impl Bytes {
+    pub fn new(rows: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Self { offsets, bytes: Vec::new() }
+    }
+
+    /// One row: what `write` appends.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        // the caller keeps columns below the reach of their offsets
+        self.offsets.push(self.bytes.len() as i32);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn finish(self) -> ArrayRef {
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
+        Arc::new(BinaryArray::new(offsets, Buffer::from_vec(self.bytes), None))
+    }
 }
 
 /// `dictionary<int32, utf8>`: values in order of first use.

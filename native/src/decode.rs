@@ -127,7 +127,7 @@ impl<'a> Decoding<'a> {
         let trace =
             Trace { slot, time_flag, tenant: sender.tenant, id: &span.trace_id, day, received: sender.received };
         std::mem::swap(&mut self.big.splits, &mut self.session.memo.splits);
-        self.spans.push(item, &span, &canonical, &trace, &mut self.big);
+        self.spans.push(self.plan, item, &span, &canonical, &trace, &mut self.big);
         std::mem::swap(&mut self.big.splits, &mut self.session.memo.splits);
         Ok(())
     }

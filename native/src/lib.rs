@@ -4,6 +4,7 @@
 mod columns;
 pub mod content;
 pub mod decode;
+pub mod fingerprint;
 pub mod inspect;
 pub mod json;
 pub mod messages;

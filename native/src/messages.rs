@@ -5,7 +5,7 @@
 //! hash of that text and costs no more than that hash. `docs/messages.md` describes the shapes and limits.
 
 mod flat;
-mod json;
+pub(crate) mod json;
 mod parts;
 mod python;
 mod rows;
@@ -71,6 +71,9 @@ pub struct Content<'a> {
     pub items: Vec<ContentItem<'a>>,
     pub input_preview: &'a str,
     pub output_preview: &'a str,
+    /// The texts of rows to `input` and `output`, whole.
+    pub input_text: &'a str,
+    pub output_text: &'a str,
     /// Sources whose text had been cut by the sender, for the derived attribute `spanwise.truncated`.
     pub truncated: Vec<&'a str>,
     pub hints: Hints<'a>,

@@ -430,6 +430,8 @@ fn fill<'a>(
     canonical.content = content.items;
     canonical.input_preview = Cow::Borrowed(content.input_preview);
     canonical.output_preview = Cow::Borrowed(content.output_preview);
+    canonical.input_text = content.input_text;
+    canonical.output_text = content.output_text;
     if !content.truncated.is_empty() {
         let names = content.truncated.join(",");
         derive(canonical, "spanwise.truncated", Cow::Owned(names), b'S');

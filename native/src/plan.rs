@@ -5,6 +5,7 @@
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
+use crate::fingerprint::{Errors, RawErrors};
 use crate::messages::{ContentPlan, ContentRow};
 
 pub type KeyId = u16;
@@ -134,6 +135,7 @@ struct RawPlan {
     finish_reasons: FxHashMap<String, String>,
     maps: FxHashMap<String, FxHashMap<String, String>>,
     dialects: Vec<RawDialect>,
+    errors: RawErrors,
 }
 
 #[derive(Deserialize)]
@@ -523,6 +525,7 @@ pub struct Plan {
     pub marker_keys: Vec<KeyId>,
     /// Event name → dialect and its log rule.
     pub log_events: FxHashMap<Box<str>, (u16, u16)>,
+    pub errors: Errors,
 }
 
 /// Keys the engine itself looks at.
@@ -768,6 +771,7 @@ impl Compiler {
         marker_keys.sort_unstable();
         marker_keys.dedup();
         Ok(Plan {
+            errors: Errors::new(raw.errors)?,
             marker_keys,
             log_events,
             interner: self.interner,

@@ -14,9 +14,11 @@ use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::columns::{Dictionary, Events, Links, Map, References, Texts};
+use crate::columns::{Bytes, Dictionary, Events, Links, Map, References, Texts};
 use crate::content::{self, INLINE_BYTES_MAX, Splits, preview, split_json_array};
+use crate::fingerprint::Fingerprints;
 use crate::otlp::Group;
+use crate::plan::Plan;
 use crate::text::{LargeText, Text};
 use crate::view::{Attr, Canonical, Form, LogView, SpanView, Value};
 use crate::wire;
@@ -542,6 +544,7 @@ const SPAN_COLUMNS: &[&str] = &[
     "tool_status",
     "input_preview",
     "output_preview",
+    "fingerprint",
     "content",
     "attributes",
     "attribute_types",
@@ -631,6 +634,7 @@ pub struct SpanRows {
     status: Dictionary,
     status_message: Text,
     meaning: Meaning,
+    fingerprint: Bytes,
     attributes: Map,
     attribute_types: Text,
     resource_attributes: Map,
@@ -645,6 +649,7 @@ pub struct SpanRows {
     received_at: Vec<i64>,
     version: Vec<u64>,
     common: Common,
+    fingerprints: Fingerprints,
     /// Text of the value being written.
     text: String,
     types: String,
@@ -683,6 +688,7 @@ impl SpanRows {
             status: dictionary(),
             status_message: Text::with_capacity(rows, 0),
             meaning: Meaning::new(rows),
+            fingerprint: Bytes::new(rows),
             attributes: Map::with_capacity(rows, rows * 14, text(640)),
             attribute_types: Text::with_capacity(rows, rows * 14),
             resource_attributes: Map::with_capacity(rows, rows * 6, text(192)),
@@ -697,6 +703,7 @@ impl SpanRows {
             received_at: Vec::with_capacity(rows),
             version: Vec::with_capacity(rows),
             common: Common::default(),
+            fingerprints: Fingerprints::default(),
             text: String::new(),
             types: String::new(),
         }
@@ -714,6 +721,7 @@ impl SpanRows {
             self.trace_state.text_bytes(),
             self.name.text_bytes(),
             self.schema_url.text_bytes(),
+            self.fingerprint.bytes(),
         ]
         .into_iter()
         .max()
@@ -722,6 +730,7 @@ impl SpanRows {
 
     pub fn push(
         &mut self,
+        plan: &Plan,
         item: &Item<'_, '_>,
         span: &SpanView<'_>,
         canonical: &Canonical<'_>,
@@ -743,6 +752,7 @@ impl SpanRows {
         self.status.push(STATUSES[usize::from(span.status)]);
         self.status_message.push(span.status_message);
         self.meaning.push(canonical);
+        self.fingerprint.push(|out| self.fingerprints.write(plan, span, canonical, out));
         self.push_attributes(span, canonical, inverted, trace, big);
         self.push_events(span, trace, big);
         self.push_links(span, trace, big);
@@ -885,6 +895,7 @@ impl SpanRows {
             ("status_message", self.status_message.finish()),
             ("cost_usd", Arc::new(unpriced)),
             ("cost_source", cost_source.finish()),
+            ("fingerprint", self.fingerprint.finish()),
             ("content", references.finish()),
             ("attributes", self.attributes.finish()),
             ("attribute_types", self.attribute_types.finish()),

@@ -167,6 +167,9 @@ pub struct Canonical<'a> {
     pub tool_status: Text<'a>,
     pub input_preview: Text<'a>,
     pub output_preview: Text<'a>,
+    /// What went in and came out, whole, where it is no content of its own: only the previews are stored.
+    pub input_text: &'a str,
+    pub output_text: &'a str,
     /// Canonical attributes without a column of their own: (canonical key, value as text, upper-case type letter).
     /// Written after the original attributes unless the span has the key already.
     pub derived: Vec<(Text<'a>, Text<'a>, u8)>,

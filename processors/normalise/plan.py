@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from processors.detect.steps import ErrorClass, Finish
 from processors.normalise.content import ContentRow
 
 FALL_BACKS: Final = ("otel_genai", "otel_genai_legacy")
@@ -243,6 +244,59 @@ class FinishReasons(_Table):
     canonical: dict[str, list[str]]
 
 
+class ErrorTexts(_Table):
+    """What tells one class of errors."""
+
+    name: str
+    """A member of `ErrorClass`, lower case."""
+    says: list[str] = []
+    veto: list[str] = []
+    status: list[int] = []
+    only_status: list[int] = []
+    veto_status: list[int] = []
+
+    @field_validator("name")
+    @classmethod
+    def _is_class(cls, name: str) -> str:
+        if name.upper() not in ErrorClass.__members__:
+            raise ValueError(f"there is no error class {name!r}")
+        return name
+
+
+class Before(_Table):
+    before: list[str]
+
+
+class Heads(_Table):
+    heads: list[str]
+
+
+class ResultTexts(_Table):
+    error_heads: list[str]
+    error_within: list[str]
+    exit_codes: list[str]
+    exit_labels: list[str]
+    empty: list[str]
+    empty_heads: list[str]
+    payloads: list[str]
+
+
+class RawFinish(_Table):
+    context_window: list[str]
+    malformed: list[str]
+
+
+class Errors(_Table):
+    """data/errors.toml, which explains itself."""
+
+    class_: list[ErrorTexts] = Field(alias="class")
+    status: Before
+    result: ResultTexts
+    stop: Heads
+    finish: RawFinish
+    compaction: Heads
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -270,6 +324,7 @@ class Tables:
         self.providers = _read(tables / "providers.toml", Providers)
         self.finish_reasons = _read(tables / "finish_reasons.toml", FinishReasons)
         self.targets: dict[str, Target] = dict(_read(tables / "targets.toml", _Targets).target)
+        self.errors = _read(HERE.parent / "data" / "errors.toml", Errors)
         self.maps: dict[str, dict[str, str]] = _read(tables / "maps.toml", _Maps).map
         paths = sorted((directory / "dialects").glob("*.toml"))
         found = {path.stem: _read(path, DialectTable) for path in paths}
@@ -342,6 +397,7 @@ class Tables:
                 raw: name for name, spellings in self.finish_reasons.canonical.items() for raw in spellings
             },
             "maps": self.maps,
+            "errors": _errors(self.errors),
             "dialects": [
                 {
                     "name": name,
@@ -384,6 +440,22 @@ class _Targets(_Table):
 
 class _Maps(_Table):
     map: dict[str, dict[str, str]]
+
+
+def _errors(errors: Errors) -> dict[str, Any]:
+    other = {"code": int(ErrorClass.OTHER), "says": [], "veto": [], "status": [], "only_status": [], "veto_status": []}
+    return {
+        "class": [
+            *(one.model_dump(exclude={"name"}) | {"code": int(ErrorClass[one.name.upper()])} for one in errors.class_),
+            other,
+        ],
+        "status_before": errors.status.before,
+        **errors.result.model_dump(),
+        "stop_heads": errors.stop.heads,
+        "compaction_heads": errors.compaction.heads,
+        "finish": dict.fromkeys(errors.finish.context_window, int(Finish.CONTEXT_WINDOW))
+        | dict.fromkeys(errors.finish.malformed, int(Finish.MALFORMED)),
+    }
 
 
 def _meaning(meaning: Meaning) -> dict[str, str]:

@@ -510,8 +510,14 @@ impl<'a> Collector<'_, 'a> {
                     None => head(text, PREVIEW_CHARS),
                 };
                 match row.target {
-                    Target::InputPreview => self.content.input_preview = preview,
-                    _ => self.content.output_preview = preview,
+                    Target::InputPreview => {
+                        self.content.input_preview = preview;
+                        self.content.input_text = text;
+                    }
+                    _ => {
+                        self.content.output_preview = preview;
+                        self.content.output_text = text;
+                    }
                 }
                 self.fill(row.target);
                 true
