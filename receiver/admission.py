@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final
+from typing import Any, Final
 
 from receiver.answer import Kind, RefusedError
 
@@ -43,7 +43,7 @@ class Slot:
             self._admission.give_back(self.bytes - size)
             self.bytes = size
 
-    def keep_until(self, running: asyncio.Future[None]) -> None:
+    def keep_until(self, running: asyncio.Future[Any]) -> None:
         """Count the bytes until `running` ends, even if the request ends before: the journal still holds them."""
         self._outlived_by = running
 

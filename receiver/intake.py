@@ -19,7 +19,7 @@ from receiver.config import MIB, LimitsConfig
 from receiver.observe import ReceiverObserver
 from spanwise import _native
 from spanwise.model import Signal
-from spanwise.stage import OverloadedError, RejectedError
+from spanwise.stage import Changed, OverloadedError, RejectedError
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ _FIELD: Final[dict[Service, str]] = {"traces": "resource_spans", "logs": "resour
 class Durable(Protocol):
     """What the receiver needs of a `spanwise.stage.Journal`."""
 
-    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> None: ...
+    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> Changed | None: ...
 
 
 class Call:
@@ -129,6 +129,7 @@ class Intake:
                     f"the request has over {most} {name} (limits.{option})",
                 )
         messages = []
+        left_out = 0
         if seen.rejected:
             reasons = [f"{what.removesuffix('s')} {index}: {why}" for index, why in seen.rejects]
             messages.append(f"{seen.rejected} of {seen.items} {what} rejected: {_listed(seen.rejected, reasons)}")
@@ -147,19 +148,24 @@ class Intake:
             if call.slot is not None:
                 # a body that arrived as JSON has another size now
                 call.slot.shrink(len(body))
-            await self._append(call, signal, seen.items, body)
+            changed = await self._append(call, signal, seen.items, body)
+            if changed is not None:
+                left_out = changed.left_out
+                messages.append(changed.message)
             self._observer.accepted(
                 signal,
                 call.transport,
-                seen.items - seen.rejected,
+                seen.items - seen.rejected - left_out,
                 len(body),
                 time.perf_counter() - call.began,
             )
         if seen.rejected:
             self._observer.rejected_items(signal, call.transport, "invalid_item", seen.rejected)
-        return Accepted(seen.items, seen.rejected, "; ".join(messages))
+        if left_out:
+            self._observer.rejected_items(signal, call.transport, "too_large_item", left_out)
+        return Accepted(seen.items, seen.rejected + left_out, "; ".join(messages))
 
-    async def _append(self, call: Call, signal: Signal, items: int, body: bytes) -> None:
+    async def _append(self, call: Call, signal: Signal, items: int, body: bytes) -> Changed | None:
         appended = asyncio.ensure_future(self._journal.append(call.tenant, signal, items, body))
         if call.slot is not None:
             call.slot.keep_until(appended)
@@ -171,7 +177,7 @@ class Intake:
                 Kind.UNAVAILABLE, "journal_slow", "the request was not durable in time; try again in a second"
             )
         try:
-            appended.result()
+            return appended.result()
         except OverloadedError as error:
             raise RefusedError(Kind.UNAVAILABLE, "journal_full", f"{error}; try again in a second") from None
         except RejectedError as error:
@@ -226,6 +232,6 @@ def _key(key: str) -> str:
     return key if len(key) <= _KEY_CHARS_MAX else key[:_KEY_CHARS_MAX] + "..."
 
 
-def _log_late_failure(appended: asyncio.Future[None]) -> None:
+def _log_late_failure(appended: asyncio.Future[Changed | None]) -> None:
     if not appended.cancelled() and (error := appended.exception()) is not None:
         log.warning("a request was not made durable", error=type(error).__name__)

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from spanwise._native import Decoder
-from spanwise.stage import Frame, Journal, Processor, RejectedError, SealedRange, Sink
+from spanwise.stage import DeadLetters, Frame, Journal, Processor, RejectedError, SealedRange, Sink
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,14 @@ class Prepared:
     log_events: pa.RecordBatch
 
 
+class _Fate(Enum):
+    """What became of a request whose range failed."""
+
+    GOOD = "stands alone"
+    ASIDE = "set aside"
+    OPEN = "the program stopped first"
+
+
 class PipelineObserver(Protocol):
     """What the pipeline tells telemetry. Batches, durations in seconds and counts, never payload."""
 
@@ -93,23 +102,22 @@ class Pacer:
         self._last_taken_s = self._clock()
 
 
-class DeadLetters:
+class DeadLetterFiles:
     """Requests that can never be stored, kept as protobuf files for a person to look at."""
 
     def __init__(self, directory: Path, keep: int) -> None:
         self._directory = directory
         self._keep = keep
 
-    def put(self, token: str, frame: Frame) -> Path:
+    def put(self, taken: SealedRange, frame: Frame, reason: str) -> str:  # noqa: ARG002 - the log line has it
         self._directory.mkdir(parents=True, exist_ok=True)
-        name = (
-            f"{frame.received_unix_nano:020d}-{re.sub(r'[^0-9A-Za-z-]', '-', token)}-{frame.seq}.{frame.signal}.binpb"
-        )
+        token = re.sub(r"[^0-9A-Za-z-]", "-", taken.token)
+        name = f"{frame.received_unix_nano:020d}-{token}-{frame.seq}.{frame.signal}.binpb"
         path = self._directory / name
         path.write_bytes(frame.body)
         for old in sorted(self._directory.glob("*.binpb"))[: -self._keep]:
             old.unlink(missing_ok=True)
-        return path
+        return str(path)
 
 
 class Pipeline:
@@ -188,7 +196,7 @@ class Pipeline:
             if self._stop.is_set():
                 return None
         taken = self._journal.seal(bytes_max=self._config.batch_bytes, timeout_s=_IDLE_WAIT_S)
-        if taken is not None:
+        if taken is not None and not taken.more:
             self._pacer.took()
         return taken
 
@@ -199,25 +207,27 @@ class Pipeline:
             return self._rows(taken, frames)
         except Exception as error:  # whatever a payload does to a stage, it must not stop the program
             log.error("range_failed", frames=len(frames), exc_info=error)
-        good = tuple(frame for frame in frames if self._stands_alone(taken, frame))
+        alone = [self._alone(taken, frame) for frame in frames]
+        good = tuple(frame for frame, fate in zip(frames, alone, strict=True) if fate is _Fate.GOOD)
+        if _Fate.OPEN in alone:
+            return None
         if good and len(good) < len(frames):
             try:
                 return self._rows(taken, good)
             except Exception as error:
                 log.error("range_failed_again", frames=len(good), exc_info=error)
         # Each request stands alone but not together: a defect of ours. Keep the data and go on.
-        self._set_aside(taken.token, good, "decode")
-        self._journal.done(taken)
+        if self._set_aside(taken, good, "decode"):
+            self._journal.done(taken)
         return None
 
-    def _stands_alone(self, taken: SealedRange, frame: Frame) -> bool:
+    def _alone(self, taken: SealedRange, frame: Frame) -> _Fate:
         try:
             self._rows(taken, (frame,))
         except Exception as error:
             log.error("request_failed", bytes=len(frame.body), exc_info=error)
-            self._set_aside(taken.token, (frame,), "decode")
-            return False
-        return True
+            return _Fate.ASIDE if self._set_aside(taken, (frame,), "decode") else _Fate.OPEN
+        return _Fate.GOOD
 
     def _rows(self, taken: SealedRange, frames: tuple[Frame, ...]) -> Prepared:
         started = self._clock()
@@ -275,8 +285,7 @@ class Pipeline:
             except RejectedError as error:
                 self._observer.insert_failed(reason="rejected")
                 log.error("range_rejected_by_store", frames=len(prepared.taken.frames), error=str(error))
-                self._set_aside(prepared.taken.token, prepared.taken.frames, "store")
-                return True
+                return self._set_aside(prepared.taken, prepared.taken.frames, "store")
             except Exception as error:  # whatever a driver raises, the data stays and is tried again
                 self._observer.insert_failed(reason=type(error).__name__)
                 log.warning(
@@ -292,14 +301,24 @@ class Pipeline:
                     log_events=prepared.log_events.num_rows,
                     seconds=self._clock() - started,
                 )
-                if refused:
-                    # The other rows are stored; nobody can tell from a refused row which request it came in.
-                    self._set_aside(prepared.taken.token, prepared.taken.frames, "rows")
+                # The other rows are stored; nobody can tell from a refused row which request it came in.
+                if refused and not self._set_aside(prepared.taken, prepared.taken.frames, "rows"):
+                    return False
                 self._on_stored(prepared.spans, prepared.log_events)
                 return True
 
-    def _set_aside(self, token: str, frames: tuple[Frame, ...], reason: str) -> None:
+    def _set_aside(self, taken: SealedRange, frames: tuple[Frame, ...], reason: str) -> bool:
+        """True once all frames are kept as dead letters; False if the program stops first."""
         for frame in frames:
-            path = self._dead_letters.put(token, frame)
-            log.error("request_set_aside", reason=reason, file=str(path), bytes=len(frame.body))
+            while True:
+                try:
+                    place = self._dead_letters.put(taken, frame, reason)
+                except Exception as error:  # a full disk, brokers that are away: what has no place is not forgotten
+                    log.warning("set_aside_failed", exc_info=error)
+                    if self._stop.wait(_FAILED_WAIT_S):
+                        return False
+                else:
+                    break
+            log.error("request_set_aside", reason=reason, place=place, bytes=len(frame.body))
         self._observer.dead_lettered(frames=len(frames), reason=reason)
+        return True

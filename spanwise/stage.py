@@ -32,6 +32,14 @@ class Frame(NamedTuple):
     """Protobuf `ExportTraceServiceRequest` or `ExportLogsServiceRequest`, not compressed."""
 
 
+class Changed(NamedTuple):
+    """What a journal had to change to keep a request; its sender is told."""
+
+    left_out: int
+    """Items that are too large to be kept."""
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class SealedRange:
     """Frames that are processed and stored together, the same ones again after a crash."""
@@ -39,6 +47,8 @@ class SealedRange:
     token: str
     """Identity of the range: equal after a crash, never reused for other frames."""
     frames: tuple[Frame, ...]
+    more: bool = False
+    """Other ranges were gathered together with it: take them without waiting again."""
 
     @property
     def bytes(self) -> int:
@@ -52,8 +62,11 @@ class Journal(Protocol):
     pipeline's threads and may block.
     """
 
-    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> None:
-        """Return once the request is durable. Raises OverloadedError if the journal is full or failing."""
+    async def append(self, tenant: str, signal: Signal, items: int, body: bytes) -> Changed | None:
+        """Return once the request is durable; None if it is so as it came.
+
+        Raises OverloadedError if the journal is full or failing, RejectedError if it can never keep the request.
+        """
 
     def seal(self, *, bytes_max: int, timeout_s: float) -> SealedRange | None:
         """Take the next frames, up to `bytes_max` (at least one), waiting up to `timeout_s` for the first.
@@ -70,6 +83,13 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Finish the running commit and refuse what comes after."""
+
+
+class DeadLetters(Protocol):
+    """Where requests go that can never be decoded or stored, for a person to look at."""
+
+    def put(self, taken: SealedRange, frame: Frame, reason: str) -> str:
+        """Keep a request durably and return where. Raises if that does not work now."""
 
 
 class Processor(Protocol):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from spanwise.model import CONTENT, LOG_EVENTS, SPANS
-from spanwise.pipeline import DeadLetters, Pacer, Pipeline, PipelineConfig
+from spanwise.pipeline import DeadLetterFiles, Pacer, Pipeline, PipelineConfig
 from spanwise.stage import Frame, Processor, RejectedError, SealedRange
 
 POISON = b"poison"
@@ -149,7 +149,7 @@ def _bench(
         processors=processors,
         sink=sink,
         observer=observed,
-        dead_letters=DeadLetters(tmp_path / "dead", 3),
+        dead_letters=DeadLetterFiles(tmp_path / "dead", 3),
         clock=time.monotonic,
         on_stored=lambda spans, _logs: told.append(spans.num_rows),
         rows_version="v1",
@@ -247,10 +247,10 @@ def test_requests_with_single_rows_the_store_refuses_are_kept_as_files(tmp_path:
 
 
 def test_dead_letters_keep_the_newest(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path, keep=3)
+    letters = DeadLetterFiles(tmp_path, keep=3)
 
     for seq in range(5):
-        letters.put("f:1-5", _frame(seq, str(seq).encode()))
+        letters.put(SealedRange("f:1-5", ()), _frame(seq, str(seq).encode()), "decode")
 
     assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"2", b"3", b"4"]
 
