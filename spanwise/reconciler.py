@@ -225,6 +225,7 @@ class Reconciler:
         price: Processor,
         journal: Notes,
         observer: ReconcileObserver | None = None,
+        owned: Callable[[Sequence[str]], Sequence[bool]] = lambda traces: [True] * len(traces),
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -234,6 +235,7 @@ class Reconciler:
         self._price = price
         self._journal = journal
         self._observer = observer or _Silent()
+        self._owned = owned
         self._clock = clock
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
@@ -245,7 +247,7 @@ class Reconciler:
         self._has_logs = self._has_loose_logs = False
         self._warm = False
         since = journal.get_meta(WATERMARK)
-        self._spilled_ms: int | None = int(since) if since else 0
+        self._spilled_ms: int | None = int(since) if since else 0  # all there is, if nothing tells
         self._overflow_ms: int | None = None
         self._latest_ms = self._spilled_ms or 0
         self._counts = _Counts()
@@ -254,6 +256,21 @@ class Reconciler:
 
     def start(self) -> None:
         self._thread.start()
+
+    def rebuild(self, since_ms: int) -> None:
+        """Find what is dirty in the store again, among all that was received since then."""
+        with self._lock:
+            self._spilled_ms = since_ms if self._spilled_ms is None else min(self._spilled_ms, since_ms)
+            self._overflow_ms = since_ms if self._overflow_ms is None else min(self._overflow_ms, since_ms)
+
+    def release(self) -> None:
+        """Forget what is dirty: its partitions go to another worker, which finds it in the store."""
+        with self._lock:
+            self._dirty.clear()
+            self._cache.clear()
+            self._cached_rows = 0
+            self._records.clear()
+            self._spilled_ms = self._overflow_ms = None
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the running round. True if it finished in time; what is dirty stays so for the next start."""
@@ -412,8 +429,10 @@ class Reconciler:
             self._spilled_ms = max(received for _, received, _, _ in found) + 1 if len(found) >= most else None
             if self._overflow_ms is not None:
                 self._spilled_ms = min(self._overflow_ms, self._spilled_ms or self._overflow_ms)
-            for key, received, low, high in found:
-                self._touch(key, now - self._config.quiet_s, received, low, high, 0, read=True)
+            ours = self._owned([trace for (_, trace), *_ in found])
+            for (key, received, low, high), mine in zip(found, ours, strict=True):
+                if mine:
+                    self._touch(key, now - self._config.quiet_s, received, low, high, 0, read=True)
                 self._latest_ms = max(self._latest_ms, received)
 
     def _find_of_records(self) -> None:
