@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Discriminator, Field, SecretStr, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import (
@@ -34,7 +34,7 @@ from pydantic_settings import (
 from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
-from spanwise.journal import SqliteJournalConfig
+from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
 from spanwise.pipeline import PipelineConfig
 from spanwise.reconciler import ReconcilerConfig
 from spanwise.store import StoreConfig
@@ -45,6 +45,16 @@ ENV_PREFIX: Final = "SPANWISE_"
 ENV_DELIMITER: Final = "__"
 
 Location: TypeAlias = tuple[str | int, ...]
+
+
+def _journal_kind(value: Any) -> Any:
+    return value.get("kind", "sqlite") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+JournalConfig: TypeAlias = Annotated[
+    Annotated[SqliteJournalConfig, Tag("sqlite")] | Annotated[KafkaJournalConfig, Tag("kafka")],
+    Discriminator(_journal_kind),
+]
 
 
 class ConfigError(Exception):
@@ -64,8 +74,10 @@ class Config(BaseSettings):
 
     data_dir: Path = Field(Path("spanwise-data"), description="Folder of the journal and the embedded store.")
     receiver: ReceiverConfig = Field(default_factory=ReceiverConfig, description="OTLP over gRPC and HTTP.")
-    journal: SqliteJournalConfig = Field(
-        default_factory=SqliteJournalConfig, description="Where requests are durable until they are stored."
+    journal: JournalConfig = Field(
+        default_factory=SqliteJournalConfig,
+        description="Where requests are durable until they are stored. `journal.kind` is `sqlite` (one machine, the "
+        "default) or `kafka` (a fleet).",
     )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="What is stored together.")
     price: PriceConfig = Field(default_factory=PriceConfig, description="Prices of models, and yours instead of them.")
@@ -221,7 +233,7 @@ def _environment(environ: Mapping[str, str], sources: _Sources) -> dict[str, Any
         known = path[0] in Config.model_fields
         # A bare section name is not an option (SPANWISE_WEB tells the commands where the server is), and orchestrators
         # add variables like SPANWISE_PORT on their own: only a name with the delimiter can be meant for us.
-        if not nested and (not known or _model(Config.model_fields[path[0]]) is not None):
+        if not nested and (not known or bool(_models(Config.model_fields[path[0]]))):
             continue
         if not known:
             near = _nearest(path[0], Config.model_fields)
@@ -259,38 +271,57 @@ def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _sentence(detail: ErrorDetails, sources: _Sources) -> str:
-    location = detail["loc"]
+    location = _untagged(detail["loc"])
     where = f"{sources.of(location)}: " + ".".join(map(str, location))
     if detail["type"] == "extra_forbidden":
-        section = _section(location[:-1])
-        names = section.model_fields if section else ()
+        names = _section(location[:-1])
         near = _nearest(str(location[-1]), names)
         hint = f"did you mean `{near}`?" if near else f"the options here are {', '.join(sorted(names))}"
         return f"{where}: there is no such option; {hint}"
     if detail["type"] == "value_error":
         return f"{where.removesuffix(': ')}: {detail['ctx']['error']}"
+    if detail["type"] == "union_tag_invalid":
+        return f"{where}.kind: must be one of {detail['ctx']['expected_tags']}"
     message = detail["msg"].removeprefix("Input should be ")
     return f"{where}: must be {message}" if message != detail["msg"] else f"{where}: {message[0].lower()}{message[1:]}"
 
 
-def _section(location: Location) -> type[BaseModel] | None:
-    """The model that holds the options at a location."""
-    model: type[BaseModel] | None = Config
+def _untagged(location: Location) -> Location:
+    """A location without the kinds that pydantic puts into it where there is a choice of models."""
+    found: list[str | int] = []
+    models: list[type[BaseModel]] = [Config]
     for name in location:
-        if isinstance(name, int):
+        if len(models) > 1 and (chosen := [model for model in models if _kind(model) == name]):
+            models = chosen
             continue
-        if model is None or name not in model.model_fields:
-            return None
-        model = _model(model.model_fields[name])
-    return model
+        found.append(name)
+        if not isinstance(name, int):
+            models = _members(models, name)
+    return tuple(found)
 
 
-def _model(info: FieldInfo) -> type[BaseModel] | None:
-    """The model of a section, of its elements if it is a list of them, or None for a plain option."""
-    for type_ in _flat(info.annotation):
-        if isinstance(type_, type) and issubclass(type_, BaseModel):
-            return type_
-    return None
+def _section(location: Location) -> list[str]:
+    """The options at a location, of all models it may have."""
+    models: list[type[BaseModel]] = [Config]
+    for name in location:
+        if not isinstance(name, int):
+            models = _members(models, name)
+    return [name for model in models for name in model.model_fields]
+
+
+def _members(models: Sequence[type[BaseModel]], name: str) -> list[type[BaseModel]]:
+    return [found for model in models if name in model.model_fields for found in _models(model.model_fields[name])]
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    info = model.model_fields.get("kind")
+    return next(iter(typing.get_args(info.annotation)), None) if info else None
+
+
+def _models(info: FieldInfo) -> list[type[BaseModel]]:
+    """The models of a section, or of its elements if it is a list of them: one, or a choice. Empty: a plain option."""
+    found = [type_ for type_ in _flat(info.annotation) if isinstance(type_, type) and issubclass(type_, BaseModel)]
+    return list(dict.fromkeys(found))
 
 
 def _flat(annotation: Any) -> Iterator[Any]:
@@ -309,10 +340,15 @@ def _nearest(name: str, names: Any) -> str | None:
 def config_reference() -> str:
     """`docs/config.md`, made from the options themselves."""
     lines = [_REFERENCE_HEAD]
-    lines += _table("", {name: info for name, info in Config.model_fields.items() if _model(info) is None})
+    lines += _table("", {name: info for name, info in Config.model_fields.items() if not _models(info)})
     for name, info in Config.model_fields.items():
-        if (model := _model(info)) is not None:
-            lines += ["", f"## {name}", "", info.description or "", "", *_section_tables(name, model)]
+        models = _models(info)
+        if models:
+            lines += ["", f"## {name}", "", info.description or "", ""]
+        for model in models:
+            if len(models) > 1:
+                lines += [f"### `{name}.kind: {_kind(model)}`", "", f"{model.__doc__}", ""]
+            lines += [*_section_tables(name, model), *([""] if model is not models[-1] else [])]
     return "\n".join([*lines, ""])
 
 
@@ -327,10 +363,9 @@ def _shown(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def _section_tables(path: str, model: type[BaseModel]) -> Iterator[str]:
     options = _shown(model)
-    yield from _table(f"{path}.", {name: info for name, info in options.items() if _model(info) is None})
+    yield from _table(f"{path}.", {name: info for name, info in options.items() if not _models(info)})
     for name, info in options.items():
-        nested = _model(info)
-        if nested is not None:
+        for nested in _models(info):
             many = _is_list(info)
             yield from (
                 "",

@@ -82,6 +82,24 @@ class WatchedJournal(Protocol):
     def stats(self) -> JournalFigures: ...
 
 
+class KafkaFigures(Protocol):
+    """What a Kafka journal says about itself, beside the figures of `_KAFKA_METRICS`."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Refused requests by reason."""
+
+    @property
+    def lag(self) -> Mapping[tuple[str, int], int]:
+        """Records that are not stored yet, by topic and partition."""
+
+
+class WatchedKafka(Protocol):
+    """A Kafka journal that can be asked for figures."""
+
+    def stats(self) -> KafkaFigures: ...
+
+
 class WatchedReconciler(Protocol):
     """A reconciler that can be asked for figures. They are those of `_RECONCILER_METRICS`."""
 
@@ -276,6 +294,10 @@ class Telemetry:
         """Read the journal's own figures at each scrape."""
         self.registry.register(_JournalCollector(journal))
 
+    def watch_kafka(self, journal: WatchedKafka) -> None:
+        """Read the Kafka journal's own figures at each scrape."""
+        self.registry.register(_KafkaCollector(journal))
+
     def watch_reconciler(self, reconciler: WatchedReconciler) -> None:
         """Read the reconciler's own figures at each scrape."""
         self.registry.register(_ReconcilerCollector(reconciler))
@@ -373,6 +395,36 @@ _JOURNAL_METRICS: Final = (
     ("frames_salvaged", "journal_salvaged_requests", "counter", "Requests saved from damaged files."),
     ("frames_lost", "journal_lost_requests", "counter", "Requests that could not be saved from damaged files."),
 )
+_KAFKA_METRICS: Final = (
+    ("up", "kafka_up", "gauge", "1 while requests go to the brokers, 0 while they are refused or go to the spool."),
+    ("waiting_bytes", "kafka_waiting_bytes", "gauge", "Bytes of requests that wait for the brokers."),
+    ("requests", "kafka_requests", "counter", "Requests made durable."),
+    ("request_bytes", "kafka_request_bytes", "counter", "Bytes of these requests."),
+    ("request_seconds", "kafka_request_seconds", "counter", "Time until they were durable, added up."),
+    ("messages", "kafka_messages", "counter", "Messages acknowledged by the brokers."),
+    ("producer_rebuilds", "kafka_producer_rebuilds", "counter", "Times the producer failed and was built anew."),
+    ("spooled", "kafka_spooled_requests", "counter", "Requests that went to the spool."),
+    ("drained", "kafka_drained_requests", "counter", "Requests sent from the spool to the brokers."),
+    ("left_out", "kafka_left_out_items", "counter", "Spans or log records too large for a message even when cut."),
+    ("partitions", "kafka_assigned_partitions", "gauge", "Partitions that this worker reads."),
+    ("held_records", "kafka_held_records", "gauge", "Records that were read and are not taken out yet."),
+    ("ranges_open", "kafka_open_ranges", "gauge", "Ranges that are taken out and not yet stored."),
+    ("oldest_age_s", "kafka_oldest_age_seconds", "gauge", "Age of the oldest record that was read and not taken out."),
+    ("ranges", "kafka_ranges", "counter", "Ranges taken out."),
+    ("ranges_resumed", "kafka_resumed_ranges", "counter", "The part of them that somebody else had begun."),
+    ("commits", "kafka_commits", "counter", "Offset commits."),
+    ("rebalances", "kafka_rebalances", "counter", "Times partitions were assigned to this worker."),
+    ("consumer_rebuilds", "kafka_consumer_rebuilds", "counter", "Times the reader failed and was built anew."),
+    ("dead_letters", "kafka_dead_letters", "counter", "Records set aside before they were decoded."),
+    (
+        "expired",
+        "kafka_expired_ranges",
+        "counter",
+        "Ranges whose records the broker had deleted before they came back.",
+    ),
+)
+_KAFKA_LAG: Final = ("kafka_lag_records", "Records that are not stored yet.")
+_KAFKA_REFUSED: Final = ("kafka_refused_requests", "Requests refused: the brokers are away, or too much waits.")
 _RECONCILER_METRICS: Final = (
     ("dirty", "reconcile_dirty_traces", "gauge", "Traces that wait to be decided, as far as memory knows them."),
     ("lag_s", "reconcile_lag_seconds", "gauge", "How long the oldest of these has been waiting."),
@@ -392,9 +444,11 @@ _JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal ref
 _WATCHED_REFERENCE: Final = [
     *(
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
-        for _, name, type_, doc in (*_JOURNAL_METRICS, *_RECONCILER_METRICS)
+        for _, name, type_, doc in (*_JOURNAL_METRICS, *_KAFKA_METRICS, *_RECONCILER_METRICS)
     ),
     MetricDoc(f"spanwise_{_JOURNAL_REFUSED[0]}_total", "counter", ("reason",), _JOURNAL_REFUSED[1]),
+    MetricDoc(f"spanwise_{_KAFKA_LAG[0]}", "gauge", ("topic", "partition"), _KAFKA_LAG[1]),
+    MetricDoc(f"spanwise_{_KAFKA_REFUSED[0]}_total", "counter", ("reason",), _KAFKA_REFUSED[1]),
 ]
 
 
@@ -431,6 +485,26 @@ class _JournalCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()  # registering must not read the journal
+
+
+class _KafkaCollector(Collector):
+    def __init__(self, journal: WatchedKafka) -> None:
+        self._journal = journal
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        stats = self._journal.stats()
+        yield from _families(stats, _KAFKA_METRICS)
+        lag = GaugeMetricFamily(f"spanwise_{_KAFKA_LAG[0]}", _KAFKA_LAG[1], labels=["topic", "partition"])
+        for (topic, partition), records in sorted(stats.lag.items()):
+            lag.add_metric([topic, str(partition)], records)
+        yield lag
+        refused = CounterMetricFamily(f"spanwise_{_KAFKA_REFUSED[0]}", _KAFKA_REFUSED[1], labels=["reason"])
+        for reason, requests in stats.refused.items():
+            refused.add_metric([reason], requests)
+        yield refused
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # registering must not ask the journal
 
 
 def _gen_ai_groups(batch: SpanBatch) -> list[dict[str, Any]]:

@@ -25,10 +25,14 @@ def free_port() -> int:
 
 
 class RunningServer:
-    """`spanwise up` as a child process. Use it as a context manager, or `start` and `kill` it repeatedly."""
+    """`spanwise up` as a child process. Use it as a context manager, or `start` and `kill` it repeatedly.
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    `command` may also be `receive`, which has no store, or `work`, which does not listen for OTLP.
+    """
+
+    def __init__(self, directory: Path, *, command: str = "up", **environment: str) -> None:
         self.directory = directory
+        self.command = command
         self.grpc_port, self.http_port, self.web_port = free_port(), free_port(), free_port()
         self._environment = environment
         self._http = urllib3.PoolManager(retries=False)
@@ -56,12 +60,13 @@ class RunningServer:
     def start(self, timeout_s: float = 30) -> None:
         """Start and wait until `/readyz` says so; `ready_s` is how long that took."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        arguments = ["--data", str(self.directory), "--grpc", self.grpc]
-        arguments += ["--http", f"127.0.0.1:{self.http_port}", "--web", f"127.0.0.1:{self.web_port}"]
+        arguments = ["--data", str(self.directory), "--web", f"127.0.0.1:{self.web_port}"]
+        if self.command != "work":
+            arguments += ["--grpc", self.grpc, "--http", f"127.0.0.1:{self.http_port}"]
         begun = time.monotonic()
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "spanwise", "up", *arguments],
+                [sys.executable, "-m", "spanwise", self.command, *arguments],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=log,
@@ -69,9 +74,11 @@ class RunningServer:
             )
         while not self._ready():
             if self.process.poll() is not None:
-                raise RuntimeError(f"spanwise up ended with {self.process.returncode}: {self.log()[-2000:]}")
+                raise RuntimeError(
+                    f"spanwise {self.command} ended with {self.process.returncode}: {self.log()[-2000:]}"
+                )
             if time.monotonic() - begun > timeout_s:
-                raise RuntimeError(f"spanwise up is not ready after {timeout_s} s: {self.log()[-2000:]}")
+                raise RuntimeError(f"spanwise {self.command} is not ready after {timeout_s} s: {self.log()[-2000:]}")
             time.sleep(0.02)
         self.ready_s = time.monotonic() - begun
 

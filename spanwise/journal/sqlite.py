@@ -504,6 +504,12 @@ class SqliteJournal:
     # Notes and figures
 
     @property
+    def unfinished(self) -> bool:
+        """Whether it holds frames that are not done."""
+        with self._lock:
+            return bool(self._waiting or self._again or self._open) or self._next() is not None
+
+    @property
     def pending_bytes(self) -> int:
         with self._lock:
             return sum(file.pending_bytes for file in self._files)

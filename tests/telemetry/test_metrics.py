@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver.observe import ReceiverObserver
 from sinks.clickhouse import SinkObserver
 from spanwise.journal import SqliteJournalConfig
+from spanwise.journal.kafka.journal import KafkaStats
 from spanwise.model import SPANS, SpanBatch
 from spanwise.pipeline import PipelineObserver
 from spanwise.reconciler import ReconcilerStats
@@ -213,7 +214,14 @@ class _WatchedReconciler:
         return ReconcilerStats(**dict.fromkeys(names, 1))  # type: ignore[arg-type]
 
 
+class _WatchedKafka:
+    def stats(self) -> KafkaStats:
+        figures: dict[str, Any] = dict.fromkeys((field.name for field in dataclasses.fields(KafkaStats)), 1)
+        return KafkaStats(**(figures | {"lag": {("otlp_spans", 3): 1}, "refused": {"away": 1}}))
+
+
 def _every_method(telemetry: Telemetry) -> None:
+    telemetry.watch_kafka(_WatchedKafka())
     telemetry.watch_reconciler(_WatchedReconciler())
     telemetry.accepted("traces", "grpc", items=1, body_bytes=1, seconds=0.1)
     telemetry.refused("traces", "grpc", "full", items=1)

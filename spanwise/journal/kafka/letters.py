@@ -1,0 +1,126 @@
+"""Dead letters: records that can never be stored, kept in a topic of their own until someone sends them again.
+
+What was sent again is remembered as the committed offset of a consumer group, so that a list shows only what waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from spanwise.journal.kafka import record as names
+from spanwise.journal.kafka.config import KafkaJournalConfig
+from spanwise.journal.kafka.record import Headers, Record
+from spanwise.journal.kafka.writer import new_producer
+
+_OURS: Final = (names.TENANT, names.RECEIVED, names.ITEMS)
+_REASON_CHARS_MAX: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One record that was set aside."""
+
+    number: int
+    """Its place among the dead letters of its partition; growing."""
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    tenant: str
+    received: datetime
+    value: bytes
+    headers: Headers
+
+
+def as_letter(record: Record, reason: str) -> list[tuple[str, bytes]]:
+    """The headers a record gets as a dead letter."""
+    kept = [(key, value) for key, value in record.headers if key in _OURS]
+    return [
+        *kept,
+        (names.REASON, reason[:_REASON_CHARS_MAX].encode()),
+        (names.TOPIC, record.topic.encode()),
+        (names.PARTITION, b"%d" % record.partition),
+        (names.OFFSET, b"%d" % record.offset),
+    ]
+
+
+def _letter(message: Any) -> DeadLetter:
+    found: Headers = message.headers
+    received = names.number(found, names.RECEIVED, message.timestamp * 1_000_000)
+    return DeadLetter(
+        number=message.offset,
+        topic=names.text(found, names.TOPIC),
+        partition=names.number(found, names.PARTITION, -1),
+        offset=names.number(found, names.OFFSET, -1),
+        reason=names.text(found, names.REASON),
+        tenant=names.text(found, names.TENANT),
+        received=datetime.fromtimestamp(received / 1e9, UTC),
+        value=message.value or b"",
+        headers=[(key, value) for key, value in found if key in _OURS],
+    )
+
+
+@asynccontextmanager
+async def _reading(config: KafkaJournalConfig, connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        **connection,
+        group_id=f"{config.group}-dead-letters",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=max(4 << 20, 2 * config.message_bytes_max),
+    )
+    await consumer.start()
+    try:
+        count = len(await consumer._client._wait_on_metadata(config.dead_letters_topic))
+        consumer.assign([TopicPartition(config.dead_letters_topic, number) for number in range(count)])
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _waiting(consumer: AIOKafkaConsumer) -> AsyncIterator[tuple[TopicPartition, DeadLetter]]:
+    for at, end in (await consumer.end_offsets(list(consumer.assignment()))).items():
+        while await consumer.position(at) < end:
+            for message in (await consumer.getmany(at, timeout_ms=1000, max_records=100)).get(at, ()):
+                yield at, _letter(message)
+
+
+async def waiting(config: KafkaJournalConfig, connection: Mapping[str, Any], most: int) -> list[DeadLetter]:
+    """The oldest dead letters that were not sent again, `most` of them. Raises KafkaError."""
+    found: list[DeadLetter] = []
+    async with _reading(config, connection) as consumer:
+        async for _, letter in _waiting(consumer):
+            found.append(letter)
+            if len(found) == most:
+                break
+    return found
+
+
+async def replay(config: KafkaJournalConfig, connection: Mapping[str, Any]) -> int:
+    """Send all dead letters to the partitions they came from, and remember that. Returns how many; raises KafkaError.
+
+    Interrupted, it begins again after the last one that is remembered: some may be sent twice.
+    """
+    sent = 0
+    producer = new_producer(config, dict(connection))
+    await producer.start()
+    try:
+        async with _reading(config, connection) as consumer:
+            async for at, letter in _waiting(consumer):
+                known = await producer.partitions_for(letter.topic)
+                partition = letter.partition if letter.partition in known else None
+                await producer.send_and_wait(
+                    letter.topic, letter.value, partition=partition, headers=list(letter.headers)
+                )
+                await consumer.commit({at: OffsetAndMetadata(letter.number + 1, "")})
+                sent += 1
+    finally:
+        await producer.stop()
+    return sent

@@ -1,0 +1,630 @@
+"""The worker's half: ranges of records, each of one partition, the same ones again after a crash.
+
+What a range is must not depend on who asks: before its first record is handed on, the offset where it ends is written
+into the metadata of the partition's committed offset. Whoever owns the partition next reads it there and forms the
+identical range, whose token the store already knows if its rows are in. Clean hand-overs finish what was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from spanwise.journal.kafka.config import RECORD_OVERHEAD_BYTES, KafkaJournalConfig
+from spanwise.journal.kafka.loop import LoopThread
+from spanwise.journal.kafka.record import Record, frame
+from spanwise.stage import Frame, SealedRange
+
+TRIES_MAX: Final = 3
+"""Deaths of a process with a range in hand before the range is taken apart, and then before a record is set aside."""
+_APART: Final = TRIES_MAX + 1
+"""Stands for the tries of what is left of a range that is being taken apart."""
+_COMMIT_S: Final = 10.0
+_POLL_MS: Final = 200
+_IDLE_COMMIT_S: Final = 5.0
+_FETCH_BYTES: Final = 16 << 20
+_PAUSE_S: Final = 1.0
+_MOVING_PAUSE_S: Final = 0.02
+_POISON: Final = "unreadable"
+_DEADLY: Final = "deadly"
+
+_log = structlog.get_logger(__name__)
+
+SetAside = Callable[[Record, str], Awaitable[None]]
+
+
+class _Plan(NamedTuple):
+    """A range that was sealed by someone who did not finish it."""
+
+    end: int
+    tries: int
+
+
+@dataclass(slots=True)
+class _Open:
+    first: int
+    end: int
+    tries: int
+    done: bool = False
+
+    def token(self, at: TopicPartition) -> str:
+        return f"{at.topic}:{at.partition}:{self.first}-{self.end - 1}"
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What is known of a partition while it is ours."""
+
+    committed: int | None
+    """Offset up to which everything is stored; None before its first record is known."""
+    planned: deque[_Plan]
+    next: int | None = None
+    """Offset at which the next range begins."""
+    position: int = 0
+    """Offset up to which records were fetched."""
+    records: deque[Record] = field(default_factory=deque)
+    bytes: int = 0
+    open: deque[_Open] = field(default_factory=deque)
+    sealed_at: int = 0
+    noted: str = ""
+    behind: bool = False
+    """The last commit did not work."""
+
+    def ready(self) -> bool:
+        if self.planned:
+            end = self.planned[0].end
+            return self.position >= end or bool(self.records and self.records[-1].offset >= end - 1)
+        return bool(self.records)
+
+
+class _GoneError(Exception):
+    """The partition is no longer ours."""
+
+
+@dataclass(slots=True)
+class ReaderCounts:
+    """Since the start."""
+
+    rebalances: int = 0
+    rebuilds: int = 0
+    ranges: int = 0
+    resumed: int = 0
+    dead_letters: int = 0
+    commits: int = 0
+    expired: int = 0
+
+
+class Reader:
+    """Implements the reading half of `spanwise.stage.Journal` on a consumer group.
+
+    The consumer and everything that awaits it live on the journal's loop; `seal` and `done` are called from the
+    pipeline's threads. `_lock` guards what they share and is never held while anything is awaited.
+    """
+
+    def __init__(
+        self,
+        config: KafkaJournalConfig,
+        connection: dict[str, Any],
+        loop: LoopThread,
+        set_aside: SetAside,
+        watermark: Callable[[], str],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._connection = connection
+        self._loop = loop
+        self._put_aside = set_aside
+        self._watermark = watermark
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._count_of: dict[str, int] = {}
+        self._moving = True
+        self._generation = 0
+        self._closed = False
+        self._round = 0
+        self._turn = 0
+        self._consumer: AIOKafkaConsumer | None = None
+        self._admin: AIOKafkaAdminClient | None = None
+        self._failure: Exception | None = None
+        self._again = False
+        self._task: asyncio.Task[None] | None = None
+        self._on_assigned: Callable[[int], None] = lambda _: None
+        self._on_revoked: Callable[[], None] = lambda: None
+        self.counts = ReaderCounts()
+
+    # Life, on the loop
+
+    def start(self, on_assigned: Callable[[int], None], on_revoked: Callable[[], None]) -> None:
+        """Join the group, on the loop; see `KafkaJournal.start_reading`."""
+        self._on_assigned, self._on_revoked = on_assigned, on_revoked
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        while not self._closed:
+            try:
+                await self._read()
+            except (KafkaError, OSError, TimeoutError, RuntimeError) as error:
+                _log.warning("the reader failed and connects anew", error=type(error).__name__)
+                await self._let_go(leaving=True)
+                self.counts.rebuilds += 1
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _read(self) -> None:
+        config = self._config
+        self._admin = AIOKafkaAdminClient(**self._connection)
+        await self._admin.start()
+        self._consumer = AIOKafkaConsumer(
+            **self._connection,
+            group_id=config.group,
+            group_instance_id=config.member or None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            # the same partitions of both topics go to one worker: log records meet their spans in its memory
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=int(config.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(config.session_timeout_s * 1000 / 4),
+            rebalance_timeout_ms=60_000,
+            max_partition_fetch_bytes=max(4 << 20, config.message_bytes_max + RECORD_OVERHEAD_BYTES),
+            fetch_max_bytes=_FETCH_BYTES,
+            fetch_max_wait_ms=_POLL_MS,
+        )
+        self._consumer.subscribe(list(config.signals), listener=_Listener(self._assigned, self._revoked))
+        await self._consumer.start()
+        heard = self._monotonic()
+        tidied = heard
+        while not self._closed:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise RuntimeError("partitions could not be taken over") from failure
+            now = self._monotonic()
+            if self._moving:
+                heard = now
+                await asyncio.sleep(_MOVING_PAUSE_S)
+                continue
+            if self._again:
+                self._again = False
+                await self._seek_back(self._consumer)
+            generation = self._generation
+            self._hold_or_go(self._consumer)
+            found = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            now = self._monotonic()
+            if self._moving or generation != self._generation:
+                # Partitions moved meanwhile: nobody can tell whose records these are, so they are fetched again.
+                self._again = bool(found) or self._again
+            elif found:
+                self._take_in(found)
+                heard = now
+            elif self._lag() == 0 or self._full():
+                heard = now
+            elif now - heard > config.stalled_s:
+                raise RuntimeError("nothing arrives although there is something")
+            if now - tidied > _IDLE_COMMIT_S:
+                tidied = now
+                await self._commit_notes()
+
+    async def _seek_back(self, consumer: AIOKafkaConsumer) -> None:
+        with self._lock:
+            places = {at: part.position if part.next is not None else None for at, part in self._partitions.items()}
+        for at in places.keys() & consumer.assignment():
+            place = places[at]
+            if place is None:
+                await consumer.seek_to_beginning(at)
+            else:
+                consumer.seek(at, place)
+
+    def _hold_or_go(self, consumer: AIOKafkaConsumer) -> None:
+        """Stop fetching while enough is held, but for the first range that has to be formed as it was before."""
+        with self._lock:
+            full = sum(part.bytes for part in self._partitions.values()) >= self._config.buffer_bytes_max
+            waiting = [at for at, part in self._partitions.items() if part.planned and not part.ready()]
+            ours = set(self._partitions)
+        held = ours - set(waiting[:1]) if full else set()
+        assigned = consumer.assignment()
+        paused = consumer.paused()
+        consumer.pause(*(held & assigned) - paused)
+        consumer.resume(*(paused & assigned) - held)
+
+    def _full(self) -> bool:
+        with self._lock:
+            return sum(part.bytes for part in self._partitions.values()) >= self._config.buffer_bytes_max
+
+    def _take_in(self, found: dict[TopicPartition, Sequence[Any]]) -> None:
+        with self._lock:
+            for at, messages in found.items():
+                part = self._partitions.get(at)
+                if part is None or not messages:
+                    continue
+                if part.next is None:
+                    part.next = part.committed = messages[0].offset
+                for message in messages:
+                    value = message.value or b""
+                    part.records.append(
+                        Record(at.topic, at.partition, message.offset, message.timestamp, message.headers, value)
+                    )
+                    part.bytes += len(value)
+                part.position = messages[-1].offset + 1
+            self._changed.notify_all()
+
+    async def _assigned(self, arrived: Iterable[TopicPartition]) -> None:
+        try:
+            await self._take_over(list(arrived))
+        except Exception as error:  # the client would only log it, and read on
+            self._failure = error
+
+    async def _take_over(self, arrived: Sequence[TopicPartition]) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            return
+        notes = await self._committed(arrived)
+        marks = []
+        parts = {}
+        for at in arrived:
+            offset, planned, mark = _read_metadata(notes.get(at))
+            if mark is not None:
+                marks.append(mark)
+            parts[at] = _Partition(offset, deque(planned), next=offset, position=offset or 0)
+        if marks:
+            self._on_assigned(min(marks))
+        with self._lock:
+            for topic in self._config.signals:
+                self._count_of[topic] = len(consumer.partitions_for_topic(topic) or ())
+            self._partitions = parts
+            self._round = 0
+            self._generation += 1
+            self._moving = False
+            self.counts.rebalances += 1
+            self._changed.notify_all()
+        _log.info("partitions assigned", partitions=len(arrived))
+
+    async def _committed(self, arrived: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        if not arrived or self._admin is None:
+            return {}
+        for attempt in range(5):
+            try:
+                found: dict[TopicPartition, OffsetAndMetadata] = await self._admin.list_consumer_group_offsets(
+                    self._config.group, partitions=list(arrived)
+                )
+            except (KafkaError, OSError) as error:
+                _log.warning("planned ranges cannot be read yet", error=type(error).__name__)
+                await asyncio.sleep(0.2 * (attempt + 1))
+            else:
+                return found
+        raise RuntimeError("planned ranges cannot be read")
+
+    async def _revoked(self, _gone: Iterable[TopicPartition]) -> None:
+        await self._finish(self._config.flush_s)
+        self._on_revoked()
+
+    async def _finish(self, timeout_s: float) -> None:
+        """Take nothing new, wait for what was begun, and leave behind how far that came."""
+        with self._lock:
+            self._moving = True
+            for part in self._partitions.values():
+                part.records.clear()
+                part.bytes = 0
+            self._changed.notify_all()
+        deadline = self._monotonic() + timeout_s
+        while self._monotonic() < deadline:
+            with self._lock:
+                if not any(part.open for part in self._partitions.values()):
+                    break
+            await asyncio.sleep(0.02)
+        with self._lock:
+            for part in self._partitions.values():
+                for opened in part.open:
+                    opened.tries = max(0, opened.tries - 1)  # it is handed over, nobody died of it
+            ours = list(self._partitions)
+        with suppress(KafkaError, OSError, TimeoutError, _GoneError):
+            await asyncio.wait_for(self._commit(ours), timeout_s)
+        with self._lock:
+            self._partitions = {}
+
+    async def _let_go(self, *, leaving: bool) -> None:
+        if leaving:
+            await self._revoked(())
+        consumer, self._consumer = self._consumer, None
+        admin, self._admin = self._admin, None
+        for client in (consumer.stop() if consumer else None, admin.close() if admin else None):
+            if client is not None:
+                with suppress(KafkaError, OSError, TimeoutError):
+                    await asyncio.wait_for(client, 5)
+
+    async def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._changed.notify_all()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._finish(self._config.flush_s)
+        await self._let_go(leaving=False)
+
+    # Commits, on the loop
+
+    async def _commit(self, ours: Iterable[TopicPartition]) -> None:
+        """Write down how far partitions are stored and what is planned beyond. Raises _GoneError if one is not ours."""
+        consumer = self._consumer
+        if consumer is None:
+            raise _GoneError
+        offsets = {}
+        with self._lock:
+            mark = self._watermark()
+            for at in ours:
+                part = self._partitions.get(at)
+                if part is None:
+                    raise _GoneError
+                if part.committed is None:
+                    continue
+                ends = [[opened.end, opened.tries] for opened in part.open] + [list(plan) for plan in part.planned]
+                note: dict[str, Any] = {"planned": ends} if ends else {}
+                if mark:
+                    note["watermark_ms"] = int(mark)
+                offsets[at] = OffsetAndMetadata(part.committed, json.dumps(note, separators=(",", ":")))
+                part.noted = mark
+                part.behind = True
+        if not offsets:
+            return
+        try:
+            await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            raise _GoneError from error
+        with self._lock:
+            self.counts.commits += 1
+            for at in offsets:
+                if at in self._partitions:
+                    self._partitions[at].behind = False
+
+    async def _commit_notes(self) -> None:
+        with self._lock:
+            mark = self._watermark()
+            old = (
+                []
+                if self._moving
+                else [at for at, part in self._partitions.items() if part.behind or part.noted != mark]
+            )
+        if old:
+            with suppress(_GoneError):
+                await self._commit(old)
+
+    # Taking ranges, from the pipeline's threads
+
+    def seal(self, *, bytes_max: int, timeout_s: float) -> SealedRange | None:
+        """The next range of the partition that has waited longest; planned before it is returned.
+
+        None if nothing came in time or partitions are on the move. Raises KafkaError or TimeoutError if the plan
+        cannot be written down; nothing is taken then.
+        """
+        with self._lock:
+            self._changed.wait_for(lambda: self._closed or self._choose() is not None, timeout_s)
+            chosen = None if self._closed else self._choose()
+            if chosen is None:
+                return None
+            part = self._partitions[chosen]
+            if part.next is None:
+                return None
+            opened, records, plan = self._cut(chosen, part, part.next, bytes_max)
+            self._turn += 1
+            part.sealed_at = self._turn
+            more = self._next_of_round()
+        try:
+            frames = self._frames(records, deadly=opened.tries > TRIES_MAX)
+            self._loop.run(self._commit([chosen]), _COMMIT_S)
+        except _GoneError:
+            return None
+        except BaseException:
+            self._put_back(chosen, part, opened, records, plan)
+            raise
+        self.counts.ranges += 1
+        return SealedRange(opened.token(chosen), frames, more)
+
+    def _choose(self) -> TopicPartition | None:
+        if self._moving:
+            return None
+        opened = any(part.open for part in self._partitions.values())
+        if any(one.tries > 1 for part in self._partitions.values() for one in part.open):
+            return None  # something may die of it again: nothing else must be in hand then
+        ready = [at for at, part in self._partitions.items() if part.ready()]
+        retried = [at for at in ready if self._partitions[at].planned and self._partitions[at].planned[0].tries]
+        if retried:
+            return None if opened else min(retried)
+        return min(ready, key=lambda at: (self._partitions[at].sealed_at, at), default=None)
+
+    def _next_of_round(self) -> bool:
+        """Whether another range belongs to the round of this one."""
+        if self._round == 0:
+            self._round = self._config.ranges_per_round
+        self._round -= 1
+        if self._choose() is None:
+            self._round = 0
+        return self._round > 0
+
+    def _cut(
+        self, at: TopicPartition, part: _Partition, first: int, bytes_max: int
+    ) -> tuple[_Open, list[Record], _Plan | None]:
+        records: list[Record] = []
+        plan = part.planned.popleft() if part.planned else None
+        if plan is not None:
+            while part.records and part.records[0].offset < plan.end:
+                records.append(self._popped(part))
+            end, tries = plan.end, plan.tries + 1
+            self.counts.resumed += 1
+            if plan.tries == _APART or (plan.tries == TRIES_MAX and len(records) > 1):
+                # Several processes died with it in hand: record by record it will show which one it is.
+                tries = 1
+                if len(records) > 1:
+                    part.planned.appendleft(_Plan(plan.end, _APART))
+                    while len(records) > 1:
+                        self._unpop(part, records.pop())
+                    end = records[0].offset + 1
+            elif not records:
+                self.counts.expired += 1
+                _log.error("records of a planned range are gone", topic=at.topic, partition=at.partition, first=first)
+        else:
+            size = 0
+            while part.records and (not records or size + len(part.records[0].value) <= bytes_max):
+                records.append(self._popped(part))
+                size += len(records[-1].value)
+            end, tries = records[-1].offset + 1, 1
+        opened = _Open(first, end, tries)
+        part.open.append(opened)
+        part.next = end
+        return opened, records, plan
+
+    @staticmethod
+    def _popped(part: _Partition) -> Record:
+        record = part.records.popleft()
+        part.bytes -= len(record.value)
+        return record
+
+    @staticmethod
+    def _unpop(part: _Partition, record: Record) -> None:
+        part.records.appendleft(record)
+        part.bytes += len(record.value)
+
+    def _put_back(
+        self, at: TopicPartition, part: _Partition, opened: _Open, records: Sequence[Record], plan: _Plan | None
+    ) -> None:
+        with self._lock:
+            if self._partitions.get(at) is not part or opened not in part.open:
+                return
+            part.open.remove(opened)
+            for record in reversed(records):
+                self._unpop(part, record)
+            if plan is not None:
+                if part.planned and part.planned[0].end == plan.end:
+                    part.planned.popleft()  # what was left of it
+                part.planned.appendleft(plan)
+            part.next = opened.first
+
+    def _frames(self, records: Sequence[Record], *, deadly: bool) -> tuple[Frame, ...]:
+        """Requests of records; those that are none go to the dead letters first."""
+        frames = []
+        for record in records:
+            try:
+                made = frame(record, self._config.signals[record.topic], self._config.foreign_tenant)
+            except ValueError as error:
+                _log.error("record_unreadable", topic=record.topic, partition=record.partition, offset=record.offset)
+                self._dead(record, f"{_POISON}: {error}")
+                continue
+            if deadly:
+                _log.error("record_deadly", topic=record.topic, partition=record.partition, offset=record.offset)
+                self._dead(record, f"{_DEADLY}: processes died with it in hand, {TRIES_MAX} times alone")
+                continue
+            frames.append(made)
+        return tuple(frames)
+
+    def _dead(self, record: Record, reason: str) -> None:
+        async def put() -> None:
+            await self._put_aside(record, reason)
+
+        self._loop.run(put(), _COMMIT_S)
+        self.counts.dead_letters += 1
+
+    def done(self, taken: SealedRange) -> None:
+        """Forget a range whose rows are stored. Should that not be recorded, it is formed again with the same token."""
+        topic, partition, _ = taken.token.rsplit(":", 2)
+        at = TopicPartition(topic, int(partition))
+        with self._lock:
+            part = self._partitions.get(at)
+            opened = next((one for one in part.open if one.token(at) == taken.token), None) if part else None
+            if part is None or opened is None:
+                return  # it was handed over meanwhile
+            opened.done = True
+            while part.open and part.open[0].done:
+                part.committed = part.open.popleft().end
+            self._changed.notify_all()
+        self._loop.submit(self._commit_done(at))
+
+    async def _commit_done(self, at: TopicPartition) -> None:
+        try:
+            await self._commit([at])
+        except _GoneError:
+            pass
+        except (KafkaError, OSError) as error:
+            _log.warning("a stored range could not be recorded yet", error=type(error).__name__)
+
+    # Notes and figures
+
+    @property
+    def pending_bytes(self) -> int:
+        with self._lock:
+            if self._choose() is None:
+                return 0
+            return max(1, sum(part.bytes for part in self._partitions.values() if part.ready()))
+
+    def mine(self) -> tuple[frozenset[int], int]:
+        """The partitions of the traces' topic that are ours, and how many it has."""
+        with self._lock:
+            topic = self._config.traces_topic
+            return frozenset(at.partition for at in self._partitions if at.topic == topic), self._count_of.get(topic, 0)
+
+    def _lag(self) -> int:
+        return sum(self.lag().values())
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Records of each of our partitions that are not stored yet."""
+        consumer = self._consumer
+        found = {}
+        with self._lock:
+            for at, part in self._partitions.items():
+                high = consumer.highwater(at) if consumer is not None and at in consumer.assignment() else None
+                found[at.topic, at.partition] = max(0, (high or 0) - (part.committed or 0))
+        return found
+
+    def figures(self) -> tuple[int, int, int, float]:
+        """Partitions that are ours, records held, ranges open, and when the oldest of these was received (ms, or 0)."""
+        with self._lock:
+            parts = self._partitions.values()
+            oldest = min((part.records[0].timestamp_ms for part in parts if part.records), default=0)
+            return (
+                len(parts),
+                sum(len(part.records) for part in parts),
+                sum(len(part.open) for part in parts),
+                oldest,
+            )
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(
+        self,
+        assigned: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+        revoked: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+    ) -> None:
+        self._assigned, self._revoked = assigned, revoked
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._assigned(assigned)
+
+
+def _read_metadata(found: OffsetAndMetadata | None) -> tuple[int | None, list[_Plan], int | None]:
+    """Offset, planned ranges and watermark of a committed offset; what others wrote there counts as nothing."""
+    if found is None or found.offset < 0:
+        return None, [], None
+    try:
+        note = json.loads(found.metadata or "{}")
+        planned = [_Plan(int(end), int(tries)) for end, tries in note.get("planned", ())]
+        mark = note.get("watermark_ms")
+        return found.offset, planned, None if mark is None else int(mark)
+    except (ValueError, TypeError, AttributeError):
+        _log.warning("the metadata of a committed offset is not ours")
+        return found.offset, [], None
