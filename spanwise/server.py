@@ -1,4 +1,4 @@
-"""`spanwise up`: builds the parts, starts them in order, and stops them in the opposite one."""
+"""`spanwise up`, `receive` and `work`: build the parts, start them in order, and stop them in the opposite one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 import hashlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import pyarrow as pa
 import structlog
@@ -19,14 +20,19 @@ from processors.normalise import plan_json
 from receiver import Receiver
 from spanwise._native import Decoder
 from spanwise.config import Config
-from spanwise.journal import JournalError, SqliteJournal
+from spanwise.journal import JournalError, KafkaJournalConfig, SqliteJournal
 from spanwise.memory import return_freed_memory
-from spanwise.pipeline import DeadLetters, Pipeline
+from spanwise.pipeline import DeadLetterFiles, Pipeline
 from spanwise.query import StoreQueries
 from spanwise.reconciler import Reconciler
 from spanwise.store import Store, StoreConfigError, StoreError, open_store
 from spanwise.telemetry import Telemetry, version
 from spanwise.web import Sources, WebServer
+
+if TYPE_CHECKING:
+    from spanwise.journal.kafka.journal import KafkaJournal
+
+AnyJournal: TypeAlias = Union[SqliteJournal, "KafkaJournal"]
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +45,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Where a running program can be reached; HOST:PORT with the real ports."""
+    """Where a running program can be reached; HOST:PORT with the real ports, '' for what it does not run."""
 
     grpc: str
     http: str
@@ -48,100 +54,142 @@ class Started:
     store: str
 
 
-async def serve(config: Config, *, announce: Callable[[Started], None]) -> None:
+class Role(Enum):
+    """Which parts a process runs."""
+
+    BOTH = "spanwise up"
+    RECEIVE = "spanwise receive"
+    WORK = "spanwise work"
+
+
+async def serve(config: Config, *, announce: Callable[[Started], None], role: Role = Role.BOTH) -> None:
     """Run until SIGINT or SIGTERM. Raises StartError if a part cannot start."""
-    async with running(config) as started:
+    async with running(config, role) as started:
         announce(started)
         await stopped()
         log.info("stopping")
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Started]:
-    """The whole program while the context lasts. Raises StartError if a part cannot start."""
+async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Started]:
+    """The program while the context lasts. Raises StartError if a part cannot start."""
+    if role is not Role.BOTH and not isinstance(config.journal, KafkaJournalConfig):
+        raise StartError(
+            f"`{role.value}` needs a journal that processes share: set `journal.kind: kafka`, or use `spanwise up`"
+        )
     telemetry = Telemetry(config.telemetry)
     async with contextlib.AsyncExitStack() as stack:
-        journal = _open_journal(config)
-        stack.callback(journal.close)
-        telemetry.watch_journal(journal)
-        store = await _open_store(config)
-        stack.push_async_callback(asyncio.to_thread, store.close)
+        journal = await _open_journal(config)
+        stack.push_async_callback(asyncio.to_thread, journal.close)
+        _watch_journal(telemetry, journal)
 
-        sink = config.sink.build(store, telemetry.sink)
-        price = config.price.build()
+        status: dict[str, Any] = {"version": version()}
+        shown: Callable[[], Mapping[str, Any]] = dict
+        store = None
+        if role is not Role.RECEIVE:
+            store = await _open_store(config)
+            stack.push_async_callback(asyncio.to_thread, store.close)
+            shown = await _work(stack, config, telemetry, journal, store)
+            status["store"] = store.place
 
-        reconciler = Reconciler(
-            config.reconcile, store=store, sink=sink, price=price, journal=journal, observer=telemetry
-        )
-        telemetry.watch_reconciler(reconciler)
-        reconciler.start()
-        stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
+        if role is not Role.WORK:
+            receiver = _receiver(config, journal, telemetry)
+            await _bind("receiver", receiver.start())
+            stack.push_async_callback(receiver.drain)
+            status |= {"grpc": str(receiver.grpc_address), "http": str(receiver.http_address)}
 
-        def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
-            telemetry.count_gen_ai(spans)
-            reconciler.touched(spans, log_events)
-
-        plan = plan_json()
-        pipeline = Pipeline(
-            config.pipeline,
-            journal=journal,
-            decoder=Decoder(plan),
-            processors=[price],
-            sink=sink,
-            observer=telemetry,
-            dead_letters=DeadLetters(config.dead_letter_dir, config.pipeline.dead_letters_max),
-            clock=time.monotonic,
-            on_stored=on_stored,
-            on_idle=return_freed_memory,
-            rows_version=hashlib.sha256(version().encode() + plan).hexdigest()[:8],
-        )
-        pipeline.start()
-        stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_S)
-
-        receiver = _receiver(config, journal, telemetry)
-        await _bind("receiver", receiver.start())
-        stack.push_async_callback(receiver.drain)
-
-        ports: dict[str, Any] = {}
         web = WebServer(
             config.web,
             Sources(
-                queries=StoreQueries(store),
+                queries=StoreQueries(store) if store is not None else None,
                 telemetry=telemetry,
                 not_ready=lambda: _not_ready(journal),
-                status=lambda: {
-                    "version": version(),
-                    **ports,
-                    "store": store.place,
-                    "journal": _journal_status(journal),
-                    "unknown_models": sorted({model for _, model in list(price.unknown)}),
-                },
+                status=lambda: {**status, "journal": _journal_status(journal), **shown()},
             ),
         )
-        web_address = await _bind("web", web.start())
+        status["web"] = str(await _bind("web", web.start()))
         stack.push_async_callback(web.stop)
         started = Started(
-            grpc=str(receiver.grpc_address),
-            http=str(receiver.http_address),
-            web=str(web_address),
+            grpc=status.get("grpc", ""),
+            http=status.get("http", ""),
+            web=status["web"],
             data_dir=config.data_dir,
-            store=store.place,
+            store=status.get("store", ""),
         )
-        ports.update(grpc=started.grpc, http=started.http, web=started.web)
-        log.info("ready", **ports, store=store.place)
+        log.info("ready", **{name: status[name] for name in ("grpc", "http", "web", "store") if name in status})
         yield started
 
 
-def _receiver(config: Config, journal: SqliteJournal, telemetry: Telemetry) -> Receiver:
+async def _work(
+    stack: contextlib.AsyncExitStack, config: Config, telemetry: Telemetry, journal: AnyJournal, store: Store
+) -> Callable[[], Mapping[str, Any]]:
+    """Start what reads the journal. Returns what there is to say about it in the status."""
+    sink = config.sink.build(store, telemetry.sink)
+    price = config.price.build()
+
+    reconciler = Reconciler(
+        config.reconcile,
+        store=store,
+        sink=sink,
+        price=price,
+        journal=journal,
+        observer=telemetry,
+        owned=_all if isinstance(journal, SqliteJournal) else journal.owned,
+    )
+    telemetry.watch_reconciler(reconciler)
+    reconciler.start()
+    stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
+
+    def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
+        telemetry.count_gen_ai(spans)
+        reconciler.touched(spans, log_events)
+
+    plan = plan_json()
+    pipeline = Pipeline(
+        config.pipeline,
+        journal=journal,
+        decoder=Decoder(plan),
+        processors=[price],
+        sink=sink,
+        observer=telemetry,
+        dead_letters=DeadLetterFiles(config.dead_letter_dir, config.pipeline.dead_letters_max)
+        if isinstance(journal, SqliteJournal)
+        else journal,
+        clock=time.monotonic,
+        on_stored=on_stored,
+        on_idle=return_freed_memory,
+        rows_version=hashlib.sha256(version().encode() + plan).hexdigest()[:8],
+    )
+    if not isinstance(journal, SqliteJournal):
+        await asyncio.to_thread(journal.start_reading, reconciler.rebuild, reconciler.release)
+    pipeline.start()
+    stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_S)
+    return lambda: {"unknown_models": sorted({model for _, model in list(price.unknown)})}
+
+
+def _all(traces: Sequence[str]) -> Sequence[bool]:
+    return [True] * len(traces)
+
+
+def _watch_journal(telemetry: Telemetry, journal: AnyJournal) -> None:
+    if isinstance(journal, SqliteJournal):
+        telemetry.watch_journal(journal)
+        return
+    telemetry.watch_kafka(journal)
+    if journal.spool is not None:
+        telemetry.watch_journal(journal.spool)
+
+
+def _receiver(config: Config, journal: AnyJournal, telemetry: Telemetry) -> Receiver:
     try:
         return Receiver(config.receiver, journal, telemetry)
     except ValueError as error:
         raise StartError(f"cannot start receiver: {error}") from error
 
 
-def _open_journal(config: Config) -> SqliteJournal:
+async def _open_journal(config: Config) -> AnyJournal:
     try:
-        return config.journal.build(config.journal_dir)
+        return await asyncio.to_thread(config.journal.build, config.journal_dir)
     except JournalError as error:
         raise StartError(str(error)) from error
     except OSError as error:
@@ -162,19 +210,28 @@ async def _bind(part: str, starting: Any) -> Any:
         raise StartError(f"cannot start {part}: {error}") from error
 
 
-def _not_ready(journal: SqliteJournal) -> Mapping[str, str]:
+def _not_ready(journal: AnyJournal) -> Mapping[str, str]:
     """Ready means: what is sent now is taken. A store that is away does not change that while the journal has room."""
     reason = journal.refusing()
     return {"journal": reason} if reason else {}
 
 
-def _journal_status(journal: SqliteJournal) -> Mapping[str, Any]:
-    stats = journal.stats()
+def _journal_status(journal: AnyJournal) -> Mapping[str, Any]:
+    if isinstance(journal, SqliteJournal):
+        stats = journal.stats()
+        return {
+            "frames": stats.frames_pending,
+            "bytes": stats.bytes,
+            "files": stats.files,
+            "oldest_age_s": stats.oldest_age_s,
+        }
+    figures = journal.stats()
     return {
-        "frames": stats.frames_pending,
-        "bytes": stats.bytes,
-        "files": stats.files,
-        "oldest_age_s": stats.oldest_age_s,
+        "brokers": "up" if figures.up else "away",
+        "partitions": figures.partitions,
+        "lag_records": sum(figures.lag.values()),
+        "oldest_age_s": figures.oldest_age_s,
+        "dead_letters": figures.dead_letters,
     }
 
 

@@ -95,7 +95,8 @@ class ApiError(Exception):
 class Sources:
     """What the API shows, handed in by whoever runs it."""
 
-    queries: Queries
+    queries: Queries | None
+    """None in a process that has no store."""
     telemetry: Telemetry
     not_ready: Callable[[], Mapping[str, str]]
     """Reasons, by part, why the program cannot take or store data now; empty when it can."""
@@ -209,23 +210,28 @@ class _Api:
 
     # Reads
 
+    def _queries(self) -> Queries:
+        if self._sources.queries is None:
+            raise ApiError("this process only receives and has no store", "ask a worker (`spanwise work`)", status=404)
+        return self._sources.queries
+
     async def traces(self, request: web.Request) -> web.Response:
         chosen = _trace_filter(request.query)
-        return _json({"traces": await self._read(lambda: self._sources.queries.traces(chosen))})
+        return _json({"traces": await self._read(lambda: self._queries().traces(chosen))})
 
     async def trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["trace_id"].lower()
         if not 1 <= len(trace_id) <= 32 or trace_id.strip("0123456789abcdef"):
             raise ApiError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
-        return _json(await self._read(lambda: self._sources.queries.trace(trace_id)))
+        return _json(await self._read(lambda: self._queries().trace(trace_id)))
 
     async def summary(self, _request: web.Request) -> web.Response:
-        return _json(await self._read(self._sources.queries.summary))
+        return _json(await self._read(self._queries().summary))
 
     async def sql(self, request: web.Request) -> web.StreamResponse:
         statement, format_, parameters = await self._statement(request)
         async with self._slot():
-            pieces = await self._on_thread(self._sources.queries.sql, statement, format_, parameters)
+            pieces = await self._on_thread(self._queries().sql, statement, format_, parameters)
             try:
                 return await self._stream(request, pieces, FORMATS[format_])
             finally:

@@ -89,6 +89,50 @@ def up(
 
 
 @app.command(rich_help_panel="Run")
+def receive(
+    config: ConfigFile = None,
+    data: DataDir = None,
+    grpc: GrpcAddress = None,
+    http: HttpAddress = None,
+    web: WebAddress = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow listening beyond this machine without tokens.")
+    ] = False,
+) -> None:
+    """Take OTLP in and write it to Kafka, for workers to store: the one half of `up`, as often as you like.
+
+    Needs `journal.kind: kafka`. Nothing is kept on this machine but the spool, if `journal.spool` asks for one.
+    """
+    from spanwise.cli import run
+
+    with _sentences():
+        run.receive(
+            config,
+            {
+                "data_dir": data,
+                "receiver.grpc": grpc,
+                "receiver.http": http,
+                "web.address": web,
+                "receiver.insecure": insecure or None,
+                "web.insecure": insecure or None,
+            },
+        )
+
+
+@app.command(rich_help_panel="Run")
+def work(config: ConfigFile = None, data: DataDir = None, web: WebAddress = None) -> None:
+    """Read from Kafka what receivers wrote and store it: the other half of `up`, as often as there are partitions.
+
+    Needs `journal.kind: kafka`. Workers of one `journal.group` share the partitions and, through `store.dsn`, one
+    ClickHouse server.
+    """
+    from spanwise.cli import run
+
+    with _sentences():
+        run.work(config, {"data_dir": data, "web.address": web})
+
+
+@app.command(rich_help_panel="Run")
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the summary instead of serving on.")] = False,
     config: ConfigFile = None,
@@ -217,6 +261,55 @@ def import_(
 
     with _sentences():
         imports.import_files(files, endpoint, Client.from_environment(web), logs=logs, strict=strict, restart=restart)
+
+
+topics_app = typer.Typer(help="The Kafka topics of `journal.kind: kafka`.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics", rich_help_panel="Kafka")
+letters_app = typer.Typer(help="Records of the Kafka journal that could not be read or stored.", no_args_is_help=True)
+app.add_typer(letters_app, name="dead-letters", rich_help_panel="Kafka")
+
+
+@topics_app.command("create")
+def topics_create(config: ConfigFile = None) -> None:
+    """Create the topics that are missing, as `journal.topics` describes them."""
+    from spanwise.cli import kafka
+
+    with _sentences():
+        kafka.create_topics(config, sys.stdout)
+
+
+@topics_app.command("check")
+def topics_check(config: ConfigFile = None) -> None:
+    """Say what about the topics would lose data or stop it. Every start checks the same."""
+    from spanwise.cli import kafka
+
+    with _sentences():
+        kafka.check_topics(config, sys.stdout)
+
+
+@letters_app.command("list")
+def dead_letters_list(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, oldest first.")] = 50,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """List the dead letters that were not sent again: where they come from and why they are there."""
+    from spanwise.cli import kafka
+
+    with _sentences():
+        kafka.list_dead_letters(config, sys.stdout, limit=limit, as_json=as_json)
+
+
+@letters_app.command("replay")
+def dead_letters_replay(config: ConfigFile = None) -> None:
+    """Send all dead letters to the topics they came from, once what was wrong is mended.
+
+    Those that still cannot be stored become dead letters again.
+    """
+    from spanwise.cli import kafka
+
+    with _sentences():
+        kafka.replay_dead_letters(config, sys.stdout)
 
 
 @app.command(rich_help_panel="Run")

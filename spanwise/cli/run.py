@@ -15,13 +15,21 @@ from spanwise.cli.client import CommandError
 from spanwise.cli.settings import configured
 from spanwise.config import Config
 from spanwise.demo import run as play
-from spanwise.server import Started, StartError, serve
+from spanwise.server import Role, Started, StartError, serve
 from spanwise.telemetry import configure_logging, version
 
 
-def up(file: Path | None, flags: Mapping[str, Any]) -> None:
+def up(file: Path | None, flags: Mapping[str, Any], role: Role = Role.BOTH) -> None:
     config = configured(file, flags)
-    _run(config, serve(config, announce=_announce))
+    _run(config, serve(config, announce=_announce, role=role))
+
+
+def receive(file: Path | None, flags: Mapping[str, Any]) -> None:
+    up(file, flags, Role.RECEIVE)
+
+
+def work(file: Path | None, flags: Mapping[str, Any]) -> None:
+    up(file, flags, Role.WORK)
 
 
 def demo(file: Path | None, flags: Mapping[str, Any], *, once: bool) -> None:
@@ -39,16 +47,20 @@ def _run(config: Config, work: Coroutine[Any, Any, None]) -> None:
 
 def _announce(started: Started) -> None:
     """Show where the server listens: a panel on a terminal, else plain lines that a script can read."""
-    lines = (
-        f"OTLP gRPC   {started.grpc}",
-        f"OTLP HTTP   http://{started.http}",
-        f"API         http://{started.web}",
-        f"data        {started.data_dir}",
-        f"store       {started.store}",
-        "",
+    receives = (f"OTLP gRPC   {started.grpc}", f"OTLP HTTP   http://{started.http}") if started.http else ()
+    stores = (f"store       {started.store}",) if started.store else ()
+    send = (
         "send        OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
         f"            OTEL_EXPORTER_OTLP_ENDPOINT=http://{started.http}",
-        f"look        spanwise traces --web http://{started.web}",
+    )
+    lines = (
+        *receives,
+        f"API         http://{started.web}",
+        f"data        {started.data_dir}",
+        *stores,
+        "",
+        *(send if started.http else ()),
+        *((f"look        spanwise traces --web http://{started.web}",) if started.store else ()),
         "stop        Ctrl-C",
     )
     out = Console(file=sys.stdout, highlight=False, markup=False)
