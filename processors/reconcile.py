@@ -396,6 +396,9 @@ def summarise(spans: pa.RecordBatch, decision: Decision) -> pa.RecordBatch:
         "cost_usd": money(total(nano(spans.column("cost_usd")))),
         "reported_cost_usd": money(total(nano(spans.column("reported_cost_usd")))),
         "unpriced_calls": rows_with(unpriced),
+        # filled in by whoever looks for failures
+        "findings": arrow.array([[]] * len(begin), pa.list_(pa.utf8())),
+        "finding_severity": arrow.Array.dictionary_encode(arrow.array([""] * len(begin), pa.utf8())),
         "day": arrow.array(np.clip(day, 0, _DAYS_MAX).astype(np.int32)).cast(pa.date32()),
         "received_at": arrow.array(received).cast(TRACES.arrow.field("received_at").type),
         "version": arrow.array(np.zeros(len(begin), dtype=np.uint64)),

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TRACES, SpanBatch, Table
+from spanwise.model import CONTENT, FINDINGS, LOG_EVENTS, SPANS, TRACES, SpanBatch, Table
 from spanwise.stage import RejectedError
 from spanwise.store import Store, StoreError
 
@@ -98,6 +98,10 @@ class ClickHouseSink:
     def write_traces(self, traces: pa.RecordBatch, token: str) -> None:
         """Store summaries of traces. Raises like `write`."""
         self._insert(TRACES, traces, token)
+
+    def write_findings(self, findings: pa.RecordBatch, token: str) -> None:
+        """Store findings, or write them again. Raises like `write`."""
+        self._insert(FINDINGS, findings, token)
 
     def _insert(self, table: Table, batch: pa.RecordBatch, token: str) -> int:
         return sum(self._insert_part(table, rows, f"{token}:{table.name}{part}") for part, rows in self._parts(batch))

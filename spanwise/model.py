@@ -1,7 +1,7 @@
 """The data every part of Spanwise shares: one column table per stored table.
 
 DDL, Arrow schema, insert order and the table reference in `docs/` are all derived from `SPANS`, `CONTENT`,
-`LOG_EVENTS` and `TRACES`. A `SpanBatch` is a `pyarrow.RecordBatch` with the schema `SPANS.arrow`.
+`LOG_EVENTS`, `TRACES` and `FINDINGS`. A `SpanBatch` is a `pyarrow.RecordBatch` with the schema `SPANS.arrow`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Table:
     order_by: tuple[str, ...]
     version: str = ""
     """The ReplacingMergeTree version column; '' keeps any one of equal rows."""
+    deleted: str = ""
+    """The column that is 1 in a version that takes the row away; '' where rows never go."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -357,6 +359,13 @@ TRACES: Final = Table(
         Column("cost_usd", "Decimal(18, 9)", _MONEY, "Sum over usage_scope own, USD."),
         Column("reported_cost_usd", "Decimal(18, 9)", _MONEY, "Sum over usage_scope own, USD."),
         _count("unpriced_calls", "Spans with usage_scope own and usage, but no price."),
+        Column(
+            "findings",
+            "Array(LowCardinality(String))",
+            pa.list_(pa.utf8()),
+            "Failure signatures found, `signature` or `signature.kind`, sorted. The rows are in `findings`.",
+        ),
+        _lc("finding_severity", "The worst of them: info, warning, high or critical; '' for none."),
         _DAY,
         _RECEIVED,
         Column("version", "UInt64", pa.uint64(), "Grows with every recount.", "ZSTD(1)"),
@@ -365,4 +374,47 @@ TRACES: Final = Table(
     version="version",
 )
 
-TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES)
+FINDINGS: Final = Table(
+    "findings",
+    "One row a failure found in a trace, written again when it grows. Read it with `FINAL`.",
+    (
+        _TENANT,
+        _TRACE_ID,
+        _text("finding_id", "32 hex digits: hash of tenant, trace, signature, kind and first span. Never changes."),
+        _lc("signature", "What was found: retry_loop, tool_error, context_limit ... See docs/signatures."),
+        _lc("kind", "Which kind of it, '' where a signature has one kind."),
+        _lc("severity", "info, warning, high or critical."),
+        _lc("basis", "exact: the spans prove it. proxy: a hint that needs a look."),
+        _lc("service", "Service of the first span."),
+        _lc("agent_name", "Agent of the first span: its own or its nearest ancestor's."),
+        _lc("agent_version", "Version of that agent."),
+        _lc("tool_name", "Tool of the first span that has one."),
+        _lc("model", "Model of the first span that has one: response, else request."),
+        _text("conversation_id", "Conversation of the first span that has one."),
+        _text("first_span_id", "The span that anchors the finding."),
+        _text("last_span_id", "The last span that shows it."),
+        Column("span_ids", "Array(String)", pa.list_(pa.utf8()), "The spans that show it, in order.", "ZSTD(1)"),
+        _count("count", "How often it happened: repetitions, errors, calls."),
+        Column("wasted_tokens", "UInt64", pa.uint64(), "Own tokens of the spans that were for nothing.", "ZSTD(1)"),
+        Column("wasted_cost_usd", "Decimal(18, 9)", _MONEY, "Their own cost, USD, as far as it is known.", "ZSTD(1)"),
+        Column(
+            "evidence",
+            "Map(LowCardinality(String), String)",
+            _MAP,
+            "The numbers that made it fire, and short excerpts named `<part> of <span id>`.",
+            "ZSTD(1)",
+        ),
+        _count("rule_version", "Version of the signature's rule."),
+        Column("started_at", "DateTime64(9, 'UTC')", _NANOS, "Start of the first span.", "Delta, ZSTD(1)"),
+        Column("detected_at", "DateTime64(3, 'UTC')", _MILLIS, "When it was first found.", "Delta, ZSTD(1)"),
+        _DAY,
+        _RECEIVED,
+        Column("version", "UInt64", pa.uint64(), "Grows each time the finding is written.", "ZSTD(1)"),
+        Column("withdrawn", "UInt8", pa.uint8(), "1: spans that came late showed that it was none."),
+    ),
+    order_by=("tenant", "toStartOfHour(started_at)", "trace_id", "finding_id"),
+    version="version",
+    deleted="withdrawn",
+)
+
+TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS)

@@ -121,6 +121,25 @@ class CorrectionSink(Protocol):
     def write_traces(self, traces: pa.RecordBatch, token: str) -> None: ...
 
 
+class Detection(Protocol):
+    """A detector, as far as rounds drive it."""
+
+    def arrived(self, rows: pa.RecordBatch) -> None: ...
+    def due(self) -> list[_Key]: ...
+    def ending(self) -> list[tuple[_Key, int, int]]: ...
+    def look(self, keys: Iterable[_Key]) -> None: ...
+    def decided(self, keys: Iterable[_Key], known_before: Iterable[_Key], rows: pa.RecordBatch) -> dict[_Key, Found]: ...
+
+
+class Found(Protocol):
+    """What the summary of a trace says about its findings."""
+
+    @property
+    def findings(self) -> list[str]: ...
+    @property
+    def severity(self) -> str: ...
+
+
 class Notes(Protocol):
     """A journal, as far as it keeps notes across restarts."""
 
@@ -224,12 +243,15 @@ class Reconciler:
         sink: CorrectionSink,
         price: Processor,
         journal: Notes,
+        detector: Detection | None = None,
         observer: ReconcileObserver | None = None,
         owned: Callable[[Sequence[str]], Sequence[bool]] = lambda traces: [True] * len(traces),
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config = config or ReconcilerConfig()
+        self._detector = detector
+        self._arrived: list[pa.RecordBatch] = []
         self._queries = _Queries(store, wall_ns)
         self._sink = sink
         self._price = price
@@ -335,6 +357,8 @@ class Reconciler:
             self._overflow_ms = received if self._overflow_ms is None else min(self._overflow_ms, received)
 
     def _remember(self, rows: pa.RecordBatch) -> None:
+        if self._detector is not None:
+            self._arrived.append(rows)
         self._cache.append(rows)
         self._cached_rows += rows.num_rows
         while self._cached_rows > self._config.cached_rows_max and self._cache:
@@ -389,6 +413,7 @@ class Reconciler:
             self._warm_up()
         self._find_spilled()
         self._find_of_records()
+        self._detect()
         chosen = self._choose()
         if not chosen.keys:
             return 0
@@ -403,6 +428,21 @@ class Reconciler:
             self._note()
         self._observer.reconciled(len(chosen.keys), seconds)
         return len(chosen.keys)
+
+    def _detect(self) -> None:
+        """Hand on what arrived, and look at traces that go on."""
+        if self._detector is None:
+            return
+        with self._lock:
+            arrived, self._arrived = self._arrived, []
+        for rows in arrived:
+            self._detector.arrived(rows)
+        self._detector.look(self._detector.due())
+        ending = self._detector.ending()
+        with self._lock:
+            now = self._clock()
+            for key, low, high in ending:
+                self._touch(key, now - self._config.quiet_s, self._latest_ms, low, high, 0, read=True)
 
     def _warm_up(self) -> None:
         has_logs, has_loose = self._queries.has_logs()
@@ -511,7 +551,8 @@ class Reconciler:
             spans, whole = self._with_logs(spans)
             decision = decide(spans)
             corrections = self._correct(spans, decision, whole)
-            self._summarise(spans, decision, known)
+            found = self._detector.decided(chosen.keys, known, spans) if self._detector is not None else {}
+            self._summarise(spans, decision, known, found)
         with self._lock:
             for key, touches in chosen.touches.items():
                 entry = self._dirty.get(key)
@@ -625,7 +666,13 @@ class Reconciler:
         self._sink.rewrite(corrected, _token("spans", corrected, (*identity, "version")))
         return corrected.num_rows
 
-    def _summarise(self, spans: pa.RecordBatch, decision: Decision, known: Mapping[_Key, _Known]) -> None:
+    def _summarise(
+        self,
+        spans: pa.RecordBatch,
+        decision: Decision,
+        known: Mapping[_Key, _Known],
+        found: Mapping[_Key, Found],
+    ) -> None:
         traces = summarise(spans, decision)
         now_ms = self._wall_ns() // 10**6
         version = np.full(traces.num_rows, now_ms, dtype=np.uint64)
@@ -636,6 +683,11 @@ class Reconciler:
                     version[row] = max(known[key].version + 1, now_ms)
                     day[row] = known[key].day  # one partition, or two summaries of a trace would never be merged
         columns = {"version": pa.array(version), "day": arrow.array(day, pa.int32()).cast(pa.date32())}
+        if any(one.findings for one in found.values()):
+            of = [found.get(key) for key in _keys_by_row(traces)]
+            columns["findings"] = pa.array([one.findings if one else [] for one in of], pa.list_(pa.utf8()))
+            severities = pa.array([one.severity if one else "" for one in of], pa.utf8())
+            columns["finding_severity"] = arrow.Array.dictionary_encode(severities)
         traces = replaced(traces, columns)
         self._sink.write_traces(traces, _token("traces", traces, ("tenant", "trace_id", "version")))
 

@@ -11,7 +11,7 @@ Values that are wrong but plausible travel without leaving such marks: a cascade
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -22,7 +22,6 @@ from processors.detect.steps import Flag, Kind, Step, Steps, Trace
 class CascadeConfig(SignatureConfig):
     """When failures of several agents are one cascade."""
 
-    kind: Literal["cascade"] = "cascade"
     agents_min: int = Field(2, ge=2, description="Agents involved, the one where it started included.")
     critical_agents: int = Field(3, ge=2, description="Agents involved from which the severity is critical.")
 

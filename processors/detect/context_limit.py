@@ -11,7 +11,7 @@ are used.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 import numpy as np
 from pydantic import Field
@@ -36,7 +36,6 @@ def fills_window(call: Step) -> bool:
 class ContextLimitConfig(SignatureConfig):
     """When a full context is a finding."""
 
-    kind: Literal["context_limit"] = "context_limit"
     pressure_warning: float = Field(0.8, gt=0, le=1, description="Share of the window for `pressure`, warning.")
     pressure_high: float = Field(0.95, gt=0, le=1, description="Share of the window for `pressure`, high.")
     truncation_drop: float = Field(

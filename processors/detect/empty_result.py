@@ -8,7 +8,7 @@ nothing several times, or when the run ended in an answer right after it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -19,7 +19,6 @@ from processors.detect.steps import Flag, Kind, Step, Steps, Trace
 class EmptyResultConfig(SignatureConfig):
     """When results without content are a finding."""
 
-    kind: Literal["empty_result"] = "empty_result"
     warning_count: int = Field(
         3, ge=2, description="Empty results of one tool in a trace from which the severity is warning instead of info."
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from math import log2
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,6 @@ from processors.detect.steps import Kind, Steps, Tokens, Trace
 class GoalDriftConfig(SignatureConfig):
     """How different the end of a run must be from its beginning."""
 
-    kind: Literal["goal_drift"] = "goal_drift"
     calls_min: int = Field(12, ge=6, description="Tool calls a trace needs before thirds of it can be compared.")
     divergence_min: float = Field(
         0.6, gt=0, le=1, description="Jensen-Shannon divergence, in bits, of the tools of the first and the last third."

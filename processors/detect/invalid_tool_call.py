@@ -9,7 +9,7 @@ tool definitions on the span the first three cannot be seen.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 from pydantic import Field
 
@@ -31,7 +31,6 @@ _ALL: Final = Flag.UNKNOWN_TOOL | Flag.BAD_ARGUMENTS | Flag.SCHEMA_MISMATCH | _I
 class InvalidToolCallConfig(SignatureConfig):
     """When invalid tool calls are more than a slip."""
 
-    kind: Literal["invalid_tool_call"] = "invalid_tool_call"
     high_count: int = Field(
         3, ge=2, description="Invalid calls of one agent from which the severity is high instead of warning."
     )

@@ -7,7 +7,7 @@ different cure.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -19,7 +19,6 @@ from processors.detect.steps import Finish, Flag, Kind, Step, Steps, Trace
 class OutputTruncatedConfig(SignatureConfig):
     """When answers that were cut off are a finding."""
 
-    kind: Literal["output_truncated"] = "output_truncated"
     warning_count: int = Field(
         2,
         ge=1,

@@ -7,7 +7,7 @@ run that nobody stopped is reported when it makes more model calls or spends mor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,7 +19,6 @@ from processors.detect.steps import ErrorClass, Flag, Kind, Steps, Trace
 class RunLimitConfig(SignatureConfig):
     """How long a run may go on."""
 
-    kind: Literal["run_limit"] = "run_limit"
     model_calls_max: int = Field(
         500, ge=1, description="Model calls of one trace; google-adk stops a run at 500, pydantic-ai at 50."
     )

@@ -258,6 +258,7 @@ class Trace:
         )
 
 
+_SKETCHES: Final = ("input", "output", "long")
 _PLAIN: Final = (
     "start",
     "end",
@@ -278,6 +279,12 @@ _PLAIN: Final = (
     "max_tokens",
     "window",
 )
+
+
+def sketch_counts(rows: Rows) -> npt.NDArray[np.int64]:
+    """How many token hashes stand behind each step."""
+    counts: npt.NDArray[np.int64] = sum(rows[f"{part}_tokens_count"].astype(np.int64) for part in _SKETCHES)
+    return counts
 
 
 class Steps:

@@ -9,7 +9,7 @@ without reading it, so that one is a proxy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,6 @@ from processors.detect.steps import Flag, Kind, Step, Steps, Trace
 class ToolErrorConfig(SignatureConfig):
     """When failed tool calls are a finding."""
 
-    kind: Literal["tool_error"] = "tool_error"
     burst_errors: int = Field(3, ge=2, description="Failed calls of one tool that make a burst.")
     burst_calls: int = Field(10, ge=2, description="Calls of that tool within which they must lie.")
     high_errors: int = Field(5, ge=2, description="Failed calls from which a burst is of severity high.")

@@ -63,6 +63,7 @@ class TtlDays(BaseModel):
     content: int = Field(30, ge=0, description="Days prompts, answers and other large values are kept, 0 for ever.")
     log_events: int = Field(30, ge=0, description="Days log records are kept, 0 for ever.")
     traces: int = Field(90, ge=0, description="Days the summary of a trace is kept, 0 for ever.")
+    findings: int = Field(90, ge=0, description="Days a finding is kept, 0 for ever.")
 
 
 class StoreConfig(BaseModel):

@@ -26,6 +26,7 @@ _INDEXES: Final = {
         "INDEX by_start_time start_time TYPE minmax GRANULARITY 1",
         "INDEX by_conversation_id conversation_id TYPE bloom_filter(0.01) GRANULARITY 1",
     ),
+    "findings": ("INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1",),
 }
 
 _SETTINGS: Final = {
@@ -59,7 +60,7 @@ def create_table(table: Table) -> str:
     body = ",\n    ".join(parts)
     return (
         f"CREATE TABLE IF NOT EXISTS {table.name}\n(\n    {body}\n)\n"
-        f"ENGINE = ReplacingMergeTree({table.version})\n"
+        f"ENGINE = ReplacingMergeTree({', '.join(filter(None, (table.version, table.deleted)))})\n"
         "PARTITION BY day\n"
         f"ORDER BY ({', '.join(table.order_by)})\n"
         f"SETTINGS {', '.join(f'{name} = {value}' for name, value in settings.items())}\n"

@@ -169,6 +169,8 @@ CREATE TABLE IF NOT EXISTS traces
     `cost_usd` Decimal(18, 9) COMMENT 'Sum over usage_scope own, USD.',
     `reported_cost_usd` Decimal(18, 9) COMMENT 'Sum over usage_scope own, USD.',
     `unpriced_calls` UInt32 COMMENT 'Spans with usage_scope own and usage, but no price.' CODEC(T64, ZSTD(1)),
+    `findings` Array(LowCardinality(String)) COMMENT 'Failure signatures found, `signature` or `signature.kind`, sorted. The rows are in `findings`.',
+    `finding_severity` LowCardinality(String) COMMENT 'The worst of them: info, warning, high or critical; \'\' for none.',
     `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
     `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
     `version` UInt64 COMMENT 'Grows with every recount.' CODEC(ZSTD(1)),
@@ -180,3 +182,40 @@ PARTITION BY day
 ORDER BY (tenant, trace_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'One summary a trace, recounted from its deduplicated spans whenever they change. Read it with `FINAL`.';
+
+CREATE TABLE IF NOT EXISTS findings
+(
+    `tenant` LowCardinality(String) COMMENT 'Owner of the row: taken from the sender\'s token, never from the payload.',
+    `trace_id` String COMMENT '32 lower-case hex digits.' CODEC(ZSTD(1)),
+    `finding_id` String COMMENT '32 hex digits: hash of tenant, trace, signature, kind and first span. Never changes.' CODEC(ZSTD(1)),
+    `signature` LowCardinality(String) COMMENT 'What was found: retry_loop, tool_error, context_limit ... See docs/signatures.',
+    `kind` LowCardinality(String) COMMENT 'Which kind of it, \'\' where a signature has one kind.',
+    `severity` LowCardinality(String) COMMENT 'info, warning, high or critical.',
+    `basis` LowCardinality(String) COMMENT 'exact: the spans prove it. proxy: a hint that needs a look.',
+    `service` LowCardinality(String) COMMENT 'Service of the first span.',
+    `agent_name` LowCardinality(String) COMMENT 'Agent of the first span: its own or its nearest ancestor\'s.',
+    `agent_version` LowCardinality(String) COMMENT 'Version of that agent.',
+    `tool_name` LowCardinality(String) COMMENT 'Tool of the first span that has one.',
+    `model` LowCardinality(String) COMMENT 'Model of the first span that has one: response, else request.',
+    `conversation_id` String COMMENT 'Conversation of the first span that has one.' CODEC(ZSTD(1)),
+    `first_span_id` String COMMENT 'The span that anchors the finding.' CODEC(ZSTD(1)),
+    `last_span_id` String COMMENT 'The last span that shows it.' CODEC(ZSTD(1)),
+    `span_ids` Array(String) COMMENT 'The spans that show it, in order.' CODEC(ZSTD(1)),
+    `count` UInt32 COMMENT 'How often it happened: repetitions, errors, calls.' CODEC(T64, ZSTD(1)),
+    `wasted_tokens` UInt64 COMMENT 'Own tokens of the spans that were for nothing.' CODEC(ZSTD(1)),
+    `wasted_cost_usd` Decimal(18, 9) COMMENT 'Their own cost, USD, as far as it is known.' CODEC(ZSTD(1)),
+    `evidence` Map(LowCardinality(String), String) COMMENT 'The numbers that made it fire, and short excerpts named `<part> of <span id>`.' CODEC(ZSTD(1)),
+    `rule_version` UInt32 COMMENT 'Version of the signature\'s rule.' CODEC(T64, ZSTD(1)),
+    `started_at` DateTime64(9, 'UTC') COMMENT 'Start of the first span.' CODEC(Delta, ZSTD(1)),
+    `detected_at` DateTime64(3, 'UTC') COMMENT 'When it was first found.' CODEC(Delta, ZSTD(1)),
+    `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `version` UInt64 COMMENT 'Grows each time the finding is written.' CODEC(ZSTD(1)),
+    `withdrawn` UInt8 COMMENT '1: spans that came late showed that it was none.',
+    INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version, withdrawn)
+PARTITION BY day
+ORDER BY (tenant, toStartOfHour(started_at), trace_id, finding_id)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
+COMMENT 'One row a failure found in a trace, written again when it grows. Read it with `FINAL`.';

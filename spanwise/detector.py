@@ -1,0 +1,495 @@
+"""Find failures in open traces and keep the table `findings` right while spans keep arriving.
+
+What is kept of an open trace is its steps, packed, and which findings of it are written. Findings are computed from all
+known steps each time, so neither the order of arrival nor repeats nor a restart matters: a trace that memory does not
+know as a whole is examined only once the reconciler has read all of it from the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from processors.detect import SignaturesConfig
+from processors.detect.examine import Finding, examine
+from processors.detect.pack import pack
+from processors.detect.signature import Signature
+from processors.detect.steps import STEP, Rows, Steps, sketch_counts
+from spanwise.model import FINDINGS
+from spanwise.store import load_sql
+
+log = structlog.get_logger(__name__)
+
+Key = tuple[str, str]
+"""(tenant, trace id)."""
+
+_SEVERITIES: Final = ("info", "warning", "high", "critical")
+_STEP_BYTES: Final = STEP.itemsize
+_TRACE_BYTES: Final = 600
+"""What Python needs for an open trace besides its packed steps; measured with tracemalloc."""
+_DAY_NS: Final = 86_400 * 10**9
+
+
+class DetectConfig(BaseModel):
+    """What is looked for in traces, and how much of them is kept while they are open."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = Field(True, description="Look for failure signatures.")
+    look_s: float = Field(
+        1.0, gt=0, description="A trace that keeps going is examined this often; one that pauses, at once."
+    )
+    idle_end_s: float = Field(
+        90.0, ge=1, description="A trace whose root never arrived counts as ended after this long without spans."
+    )
+    state_bytes_max: int = Field(
+        256 << 20, ge=1 << 20, description="Memory for the steps of open traces; the longest idle ones are let go."
+    )
+    steps_per_trace_max: int = Field(
+        5_000, ge=16, description="Steps of one trace that are examined; of a longer one, the newest."
+    )
+    excerpts: bool = Field(True, description="Keep short excerpts of inputs, outputs and errors as evidence.")
+    excerpt_chars: int = Field(160, ge=16, le=200, description="Length of an excerpt.")
+    signatures: SignaturesConfig = Field(default_factory=SignaturesConfig, description="Thresholds of each signature.")
+
+
+class Reader(Protocol):
+    def read_arrow(
+        self, sql: str, params: Mapping[str, Any] | None = None, *, schema: pa.Schema | None = None
+    ) -> pa.Table: ...
+
+
+class FindingSink(Protocol):
+    def write_findings(self, findings: pa.RecordBatch, token: str) -> None: ...
+
+
+class DetectObserver(Protocol):
+    """What the detector tells telemetry; never payload."""
+
+    def found(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None: ...
+    def signature_failed(self, signature: str) -> None: ...
+    def traces_evicted(self, traces: int) -> None: ...
+    def examined(self, traces: int, steps: int, seconds: float) -> None: ...
+
+
+class Summary(NamedTuple):
+    """What `traces` says about the findings of a trace."""
+
+    findings: list[str]
+    severity: str
+
+
+@dataclass(slots=True)
+class _Written:
+    digest: bytes
+    detected_ms: int
+    version: int
+    row: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Open:
+    rows: bytearray = field(default_factory=bytearray)
+    sketches: bytearray = field(default_factory=bytearray)
+    touched_s: float = 0.0
+    looked_s: float = 0.0
+    low_ns: int = 2**63 - 1
+    high_ns: int = 0
+    whole: bool = False
+    """Memory has all steps that the store has."""
+    changed: bool = False
+    """Steps came since it was examined."""
+    rooted: bool = False
+    ended: bool = False
+    written: dict[str, _Written] | None = None
+    """None: not known, the store has to be asked."""
+
+    @property
+    def bytes(self) -> int:
+        return len(self.rows) + len(self.sketches) + _TRACE_BYTES
+
+
+class Detector:
+    """Examines traces as the reconciler tells it to. Not thread-safe: only the reconciler's rounds call it."""
+
+    def __init__(
+        self,
+        config: DetectConfig,
+        *,
+        store: Reader,
+        sink: FindingSink,
+        window: Callable[[str, str], int | None],
+        observer: DetectObserver,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+        signatures: Sequence[Signature] | None = None,
+        on_findings: Callable[[list[dict[str, Any]]], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._signatures = config.signatures.build() if signatures is None else list(signatures)
+        self._store = store
+        self._sink = sink
+        self._window = window
+        self._observer = observer
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._on_findings = on_findings
+        self._open: OrderedDict[Key, _Open] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def open_traces(self) -> int:
+        return len(self._open)
+
+    @property
+    def state_bytes(self) -> int:
+        return self._bytes
+
+    # What arrives
+
+    def arrived(self, rows: pa.RecordBatch) -> None:
+        """Take the steps among rows with the columns of `NARROW` that were just stored."""
+        now = self._clock()
+        for key, part, sketches in _by_trace(rows, self._window_of):
+            known = self._open.get(key)
+            if known is None:
+                known = self._open[key] = _Open()
+                self._bytes += known.bytes
+            else:
+                self._open.move_to_end(key)
+            self._append(known, part, sketches)
+            known.touched_s, known.changed, known.ended = now, True, False
+        self._evict()
+
+    def _window_of(self, provider: str, model: str) -> int:
+        return self._window(provider, model) or 0
+
+    def _append(self, known: _Open, rows: Rows, sketches: npt.NDArray[np.uint32]) -> None:
+        before = known.bytes
+        rows["sketch"] += len(known.sketches) // 4
+        known.rows += rows.tobytes()
+        known.sketches += sketches.tobytes()
+        known.low_ns = min(known.low_ns, int(rows["start"].min()))
+        known.high_ns = max(known.high_ns, int(rows["end"].max()))
+        known.rooted |= bool((rows["parent_id"] == 0).any())
+        if len(known.rows) > self._config.steps_per_trace_max * _STEP_BYTES:
+            self._compact(known)
+        self._bytes += known.bytes - before
+
+    def _compact(self, known: _Open) -> None:
+        """Each span once, and no more than the newest `steps_per_trace_max`."""
+        steps = _steps([known])
+        kept = steps.rows[-self._config.steps_per_trace_max :]
+        counts = sketch_counts(kept)
+        sketches = [steps.sketches[at : at + n] for at, n in zip(kept["sketch"], counts, strict=True)]
+        kept = kept.copy()
+        kept["sketch"] = np.cumsum(counts) - counts
+        known.rows = bytearray(kept.tobytes())
+        known.sketches = bytearray(np.concatenate(sketches).tobytes())
+
+    def _evict(self) -> None:
+        evicted = 0
+        while self._bytes > self._config.state_bytes_max and len(self._open) > 1:
+            _, gone = self._open.popitem(last=False)
+            self._bytes -= gone.bytes
+            evicted += 1
+        if evicted:
+            self._observer.traces_evicted(evicted)
+
+    # Rounds
+
+    def due(self) -> list[Key]:
+        """Traces to look at now although the reconciler does not decide them yet."""
+        now = self._clock()
+        look_s = self._config.look_s
+        return [
+            key
+            for key, known in self._open.items()
+            if known.changed and known.whole and now - known.looked_s >= look_s
+        ]
+
+    def ending(self) -> list[tuple[Key, int, int]]:
+        """Traces that have been idle for so long that they count as ended, with their times; each is named once.
+
+        Their state is let go with the next decision.
+        """
+        now = self._clock()
+        found = []
+        for key, known in self._open.items():
+            if now - known.touched_s < self._config.idle_end_s:
+                break
+            if not known.ended:
+                known.ended = True
+                found.append((key, known.low_ns, known.high_ns))
+        return found
+
+    def look(self, keys: Iterable[Key]) -> None:
+        """Examine traces from memory, while they go on."""
+        self._examine([key for key in keys if key in self._open])
+
+    def decided(self, keys: Iterable[Key], known_before: Iterable[Key], rows: pa.RecordBatch) -> dict[Key, Summary]:
+        """Examine traces of which these are all rows in the store, as the reconciler decided them.
+
+        `known_before` are those that had a summary. Returns what to say in the summary of each.
+        """
+        now = self._clock()
+        before = set(known_before)
+        chosen = list(keys)
+        fresh: dict[Key, _Open] = {}
+        for key, part, sketches in _by_trace(rows, self._window_of):
+            old = self._open.pop(key, None)
+            self._bytes -= old.bytes if old else 0
+            trace = fresh[key] = self._open[key] = _Open(touched_s=old.touched_s if old else now)
+            trace.written = old.written if old else None
+            trace.ended = old.ended if old else False
+            if trace.written is None and key not in before and not (old and old.whole):
+                trace.written = {}
+            trace.whole = trace.changed = True
+            self._bytes += trace.bytes
+            self._append(trace, part, sketches)
+        self._evict()
+        self._examine([key for key in chosen if key in fresh], fresh)
+        summaries = {key: _summary(fresh[key].written) if key in fresh else Summary([], "") for key in chosen}
+        for key in [key for key, trace in fresh.items() if trace.ended]:
+            gone = self._open.pop(key, None)
+            self._bytes -= gone.bytes if gone else 0
+        return summaries
+
+    def _examine(self, keys: Sequence[Key], traces: Mapping[Key, _Open] | None = None) -> None:
+        if not keys:
+            return
+        started = self._clock()
+        chosen = [(traces or self._open)[key] for key in keys]
+        steps = _steps(chosen)
+        found = examine(self._signatures, steps, self._failed)
+        for known in chosen:
+            known.looked_s, known.changed = started, False
+        self._load_written([key for key, known in zip(keys, chosen, strict=True) if known.written is None], chosen, keys)
+        self._write(keys, chosen, found)
+        self._observer.examined(len(keys), len(steps.rows), self._clock() - started)
+
+    def _failed(self, signature: Signature, error: Exception) -> None:
+        self._observer.signature_failed(signature.name)
+        log.error("signature_failed", signature=signature.name, exc_info=error)
+
+    # Writing
+
+    def _load_written(self, unknown: Sequence[Key], chosen: Sequence[_Open], keys: Sequence[Key]) -> None:
+        """What the store has of traces that were examined before this program started, or before they were evicted."""
+        if not unknown:
+            return
+        by_key = dict(zip(keys, chosen, strict=True))
+        for key in unknown:
+            by_key[key].written = {}
+        tenants, traces = ({key[part] for key in unknown} for part in (0, 1))
+        params = {"tenants": sorted(tenants), "traces": sorted(traces)}
+        columns = ", ".join(FINDINGS.names)
+        sql = load_sql("spanwise", "findings_of_traces").replace("{columns}", columns)
+        for row in self._store.read_arrow(sql, params, schema=FINDINGS.arrow).to_pylist():
+            known = by_key.get((row["tenant"], row["trace_id"]))
+            if known is not None and known.written is not None:
+                known.written[row["finding_id"]] = _written(row)
+
+    def _write(self, keys: Sequence[Key], chosen: Sequence[_Open], found: Sequence[Finding]) -> None:
+        rows = self._rows(keys, found)
+        now_ms = self._wall_ns() // 10**6
+        changed: list[dict[str, Any]] = []
+        new: list[dict[str, Any]] = []
+        current: dict[int, set[str]] = {}
+        for row, finding in zip(rows, found, strict=True):
+            if row is None:
+                continue
+            known = chosen[finding.trace].written
+            assert known is not None  # noqa: S101 - loaded before
+            current.setdefault(finding.trace, set()).add(row["finding_id"])
+            before = known.get(row["finding_id"])
+            row["detected_at"] = before.detected_ms if before else now_ms
+            row["version"] = max(now_ms, before.version + 1) if before else now_ms
+            after = _written(row)
+            if before is None or before.digest != after.digest or before.row["withdrawn"]:
+                known[row["finding_id"]] = after
+                changed.append(row)
+                if before is None:
+                    new.append(row)
+        for number, trace in enumerate(chosen):
+            assert trace.written is not None  # noqa: S101
+            for finding_id in set(trace.written) - current.get(number, set()):
+                gone = trace.written.pop(finding_id)
+                changed.append({**gone.row, "withdrawn": 1, "version": max(now_ms, gone.version + 1)})
+        if not changed:
+            return
+        batch = pa.RecordBatch.from_pylist(changed, schema=FINDINGS.arrow)
+        versions = "\n".join(f"{row['finding_id']} {row['version']}" for row in changed)
+        try:
+            self._sink.write_findings(batch, f"findings-{hashlib.blake2b(versions.encode(), digest_size=16).hexdigest()}")
+        except BaseException:
+            for trace in chosen:  # what of this reached the store is not known: ask it
+                trace.written, trace.changed = None, True
+            raise
+        for row in new:
+            self._observer.found(
+                signature=row["signature"],
+                kind=row["kind"],
+                severity=row["severity"],
+                service=row["service"],
+                agent=row["agent_name"],
+            )
+        self._on_findings([row for row in changed if not row["withdrawn"]])
+
+    def _rows(self, keys: Sequence[Key], found: Sequence[Finding]) -> list[dict[str, Any] | None]:
+        """Rows of `findings`, with what the involved spans say; None where the first span is not in the store."""
+        if not found:
+            return []
+        spans = self._spans_of(keys, found)
+        return [self._row(keys[finding.trace], finding, spans) for finding in found]
+
+    def _spans_of(self, keys: Sequence[Key], found: Sequence[Finding]) -> dict[tuple[Key, str], dict[str, Any]]:
+        wanted = {keys[finding.trace] for finding in found}
+        traces = (self._open[key] for key in wanted if key in self._open)
+        low = min((trace.low_ns for trace in traces), default=0)
+        params = {
+            "tenants": sorted({tenant for tenant, _ in wanted}),
+            "traces": sorted({trace for _, trace in wanted}),
+            "low": max(low, 0),
+            "parts": sorted({_hex(span) for finding in found for span in (*finding.span_ids, *finding.wasted)}),
+        }
+        table = self._store.read_arrow(load_sql("spanwise", "findings_spans"), params)
+        return {((row["tenant"], row["trace_id"]), row["span_id"]): row for row in table.to_pylist()}
+
+    def _row(
+        self, key: Key, finding: Finding, spans: Mapping[tuple[Key, str], dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        involved = [spans[key, _hex(span)] for span in finding.span_ids if (key, _hex(span)) in spans]
+        first = spans.get((key, _hex(finding.span_ids[0])))
+        if first is None:
+            return None
+        wasted = [spans[key, _hex(span)] for span in dict.fromkeys(finding.wasted) if (key, _hex(span)) in spans]
+        own = [span for span in wasted if span["usage_scope"] == "own"]
+        agent = next((span for span in _upwards(key, first, spans) if span["agent_name"]), None)
+        found = finding.found
+        evidence = {name: str(value) for name, value in sorted(found.evidence.items())}
+        if self._config.excerpts:
+            for span, part in finding.quotes:
+                text = spans.get((key, _hex(span)), {}).get(_PARTS[part], "")
+                if text:
+                    evidence[f"{part} of {_hex(span)}"] = text[: self._config.excerpt_chars]
+        anchor = "\n".join((*key, finding.signature, found.kind, _hex(finding.span_ids[0])))
+        return {
+            "tenant": key[0],
+            "trace_id": key[1],
+            "finding_id": hashlib.blake2b(anchor.encode(), digest_size=16).hexdigest(),
+            "signature": finding.signature,
+            "kind": found.kind,
+            "severity": found.severity,
+            "basis": found.basis,
+            "service": first["service"],
+            "agent_name": agent["agent_name"] if agent else "",
+            "agent_version": agent["agent_version"] if agent else "",
+            "tool_name": _stated(involved, "tool_name"),
+            "model": _stated(involved, "model"),
+            "conversation_id": _stated([*involved, *_upwards(key, first, spans)], "conversation_id"),
+            "first_span_id": _hex(finding.span_ids[0]),
+            "last_span_id": _hex(finding.span_ids[-1]),
+            "span_ids": [_hex(span) for span in finding.span_ids],
+            "count": found.count,
+            "wasted_tokens": sum((span["input_tokens"] or 0) + (span["output_tokens"] or 0) for span in own),
+            "wasted_cost_usd": sum((span["cost_usd"] or Decimal(0) for span in own), Decimal(0)),
+            "evidence": list(evidence.items()),
+            "rule_version": finding.rule_version,
+            "started_at": finding.start,
+            "day": first["day"],
+            "received_at": first["received_at"],
+            "withdrawn": 0,
+        }
+
+
+_PARTS: Final = {"input": "input_preview", "output": "output_preview", "error": "error_text"}
+_CHANGING: Final = ("detected_at", "version", "received_at")
+"""Columns that say nothing about the finding itself."""
+
+
+def _written(row: dict[str, Any]) -> _Written:
+    row = {**row, "evidence": sorted(tuple(pair) for pair in row["evidence"])}
+    plain_row = {name: value for name, value in row.items() if name not in _CHANGING}
+    plain_row["started_at"] = _nanos(row["started_at"])
+    detected = _millis(row["detected_at"])
+    kept = {**row, "detected_at": detected, "started_at": plain_row["started_at"]}
+    text = repr(sorted((name, str(value)) for name, value in plain_row.items()))
+    return _Written(hashlib.blake2b(text.encode(), digest_size=16).digest(), detected, row["version"], kept)
+
+
+def _nanos(value: Any) -> int:
+    return value if isinstance(value, int) else int(value.value)
+
+
+def _millis(value: Any) -> int:
+    return value if isinstance(value, int) else int(value.timestamp() * 1000 + 0.5)
+
+
+def _summary(written: Mapping[str, _Written] | None) -> Summary:
+    rows = [one.row for one in (written or {}).values() if not one.row["withdrawn"]]
+    names = {f"{row['signature']}.{row['kind']}" if row["kind"] else row["signature"] for row in rows}
+    worst = max((row["severity"] for row in rows), key=_SEVERITIES.index, default="")
+    return Summary(sorted(names), worst)
+
+
+def _stated(spans: Iterable[Mapping[str, Any]], name: str) -> str:
+    return next((span[name] for span in spans if span[name]), "")
+
+
+def _upwards(
+    key: Key, span: Mapping[str, Any], spans: Mapping[tuple[Key, str], dict[str, Any]]
+) -> Iterable[Mapping[str, Any]]:
+    """The span and its ancestors, as far as they are known."""
+    seen = set()
+    at: Mapping[str, Any] | None = span
+    while at is not None and at["span_id"] not in seen:
+        seen.add(at["span_id"])
+        yield at
+        at = spans.get((key, at["parent_span_id"]))
+
+
+def _hex(span_id: int) -> str:
+    return f"{span_id:016x}"
+
+
+def _by_trace(
+    rows: pa.RecordBatch, windows: Callable[[str, str], int]
+) -> Iterator[tuple[Key, Rows, npt.NDArray[np.uint32]]]:
+    """The steps among rows with the columns of `NARROW`, trace by trace, with the sketches they point to."""
+    packed = pack(rows, windows)
+    order = np.argsort(packed.rows["trace"], kind="stable")
+    sorted_rows = packed.rows[order]
+    counts = sketch_counts(sorted_rows)
+    ends = np.cumsum(counts)
+    # sketches in the order of the rows: those of one trace lie together
+    at = np.repeat(sorted_rows["sketch"].astype(np.int64) - (ends - counts), counts) + np.arange(int(counts.sum()))
+    sketches = packed.sketches[at]
+    sorted_rows["sketch"] = ends - counts
+    bounds = np.searchsorted(sorted_rows["trace"], np.arange(len(packed.traces) + 1))
+    for key, low, high in zip(packed.traces, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        mine = sorted_rows[low:high]
+        first = int(mine["sketch"][0])
+        mine["sketch"] -= first
+        yield key, mine, sketches[first : int(ends[high - 1])]
+
+
+def _steps(traces: Sequence[_Open]) -> Steps:
+    counts = [len(trace.rows) // _STEP_BYTES for trace in traces]
+    starts = np.concatenate(([0], np.cumsum([len(trace.sketches) // 4 for trace in traces])))[:-1]
+    rows = np.frombuffer(b"".join(bytes(trace.rows) for trace in traces), dtype=STEP).copy()
+    rows["trace"] = np.repeat(np.arange(len(traces)), counts)
+    rows["sketch"] += np.repeat(starts, counts).astype(np.uint32)
+    sketches = np.frombuffer(b"".join(bytes(trace.sketches) for trace in traces), dtype=np.uint32)
+    return Steps(rows, sketches, np.array([trace.rooted or trace.ended for trace in traces], dtype=np.bool_))
