@@ -34,6 +34,7 @@ from pydantic_settings import (
 from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
+from spanwise.detector import DetectConfig
 from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
 from spanwise.pipeline import PipelineConfig
 from spanwise.reconciler import ReconcilerConfig
@@ -81,6 +82,7 @@ class Config(BaseSettings):
     )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="What is stored together.")
     price: PriceConfig = Field(default_factory=PriceConfig, description="Prices of models, and yours instead of them.")
+    detect: DetectConfig = Field(default_factory=DetectConfig, description="Failure signatures in traces.")
     reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,

@@ -11,8 +11,9 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -79,8 +80,31 @@ class DetectObserver(Protocol):
 
     def found(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None: ...
     def signature_failed(self, signature: str) -> None: ...
-    def traces_evicted(self, traces: int) -> None: ...
-    def examined(self, traces: int, steps: int, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorStats:
+    """State at one moment, and counts since the start."""
+
+    open_traces: int
+    state_bytes: int
+    evicted: int
+    late: int
+    """Steps that came for traces which the store knew and memory did not."""
+    traces: int
+    steps: int
+    seconds: float
+    withdrawn: int
+
+
+@dataclass(slots=True)
+class _Counts:
+    evicted: int = 0
+    late: int = 0
+    traces: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    withdrawn: int = 0
 
 
 class Summary(NamedTuple):
@@ -108,8 +132,6 @@ class _Open:
     high_ns: int = 0
     whole: bool = False
     """Memory has all steps that the store has."""
-    changed: bool = False
-    """Steps came since it was examined."""
     rooted: bool = False
     ended: bool = False
     written: dict[str, _Written] | None = None
@@ -146,15 +168,13 @@ class Detector:
         self._wall_ns = wall_ns
         self._on_findings = on_findings
         self._open: OrderedDict[Key, _Open] = OrderedDict()
+        self._changed: set[Key] = set()
+        """Traces that steps came for since they were examined."""
         self._bytes = 0
+        self._counts = _Counts()
 
-    @property
-    def open_traces(self) -> int:
-        return len(self._open)
-
-    @property
-    def state_bytes(self) -> int:
-        return self._bytes
+    def stats(self) -> DetectorStats:
+        return DetectorStats(open_traces=len(self._open), state_bytes=self._bytes, **asdict(self._counts))
 
     # What arrives
 
@@ -169,7 +189,8 @@ class Detector:
             else:
                 self._open.move_to_end(key)
             self._append(known, part, sketches)
-            known.touched_s, known.changed, known.ended = now, True, False
+            known.touched_s, known.ended = now, False
+            self._changed.add(key)
         self._evict()
 
     def _window_of(self, provider: str, model: str) -> int:
@@ -199,37 +220,36 @@ class Detector:
         known.sketches = bytearray(np.concatenate(sketches).tobytes())
 
     def _evict(self) -> None:
-        evicted = 0
         while self._bytes > self._config.state_bytes_max and len(self._open) > 1:
-            _, gone = self._open.popitem(last=False)
+            self._forget(next(iter(self._open)))
+            self._counts.evicted += 1
+
+    def _forget(self, key: Key) -> _Open | None:
+        gone = self._open.pop(key, None)
+        self._changed.discard(key)
+        if gone is not None:
             self._bytes -= gone.bytes
-            evicted += 1
-        if evicted:
-            self._observer.traces_evicted(evicted)
+        return gone
 
     # Rounds
 
     def due(self) -> list[Key]:
         """Traces to look at now although the reconciler does not decide them yet."""
-        now = self._clock()
-        look_s = self._config.look_s
-        return [
-            key
-            for key, known in self._open.items()
-            if known.changed and known.whole and now - known.looked_s >= look_s
-        ]
+        latest_s = self._clock() - self._config.look_s
+        return [key for key in self._changed if self._open[key].whole and self._open[key].looked_s <= latest_s]
 
     def ending(self) -> list[tuple[Key, int, int]]:
-        """Traces that have been idle for so long that they count as ended, with their times; each is named once.
+        """Traces without a root that have been idle for so long that they count as ended, with their times.
 
-        Their state is let go with the next decision.
+        They have to be decided once more; the state of other idle traces is let go at once.
         """
-        now = self._clock()
+        latest_s = self._clock() - self._config.idle_end_s
+        idle = list(takewhile(lambda entry: entry[1].touched_s <= latest_s, self._open.items()))
         found = []
-        for key, known in self._open.items():
-            if now - known.touched_s < self._config.idle_end_s:
-                break
-            if not known.ended:
+        for key, known in idle:
+            if known.rooted:
+                self._forget(key)
+            elif not known.ended:
                 known.ended = True
                 found.append((key, known.low_ns, known.high_ns))
         return found
@@ -248,22 +268,23 @@ class Detector:
         chosen = list(keys)
         fresh: dict[Key, _Open] = {}
         for key, part, sketches in _by_trace(rows, self._window_of):
-            old = self._open.pop(key, None)
-            self._bytes -= old.bytes if old else 0
+            old = self._forget(key)
+            if old is not None and not old.whole and key in before:
+                self._counts.late += len(old.rows) // _STEP_BYTES
             trace = fresh[key] = self._open[key] = _Open(touched_s=old.touched_s if old else now)
             trace.written = old.written if old else None
             trace.ended = old.ended if old else False
             if trace.written is None and key not in before and not (old and old.whole):
                 trace.written = {}
-            trace.whole = trace.changed = True
+            trace.whole = True
             self._bytes += trace.bytes
             self._append(trace, part, sketches)
         self._evict()
         self._examine([key for key in chosen if key in fresh], fresh)
         summaries = {key: _summary(fresh[key].written) if key in fresh else Summary([], "") for key in chosen}
-        for key in [key for key, trace in fresh.items() if trace.ended]:
-            gone = self._open.pop(key, None)
-            self._bytes -= gone.bytes if gone else 0
+        for key, trace in fresh.items():
+            if trace.ended:
+                self._forget(key)
         return summaries
 
     def _examine(self, keys: Sequence[Key], traces: Mapping[Key, _Open] | None = None) -> None:
@@ -274,10 +295,13 @@ class Detector:
         steps = _steps(chosen)
         found = examine(self._signatures, steps, self._failed)
         for known in chosen:
-            known.looked_s, known.changed = started, False
-        self._load_written([key for key, known in zip(keys, chosen, strict=True) if known.written is None], chosen, keys)
+            known.looked_s = started
+        self._changed.difference_update(keys)
+        self._load_written(dict(zip(keys, chosen, strict=True)))
         self._write(keys, chosen, found)
-        self._observer.examined(len(keys), len(steps.rows), self._clock() - started)
+        self._counts.traces += len(keys)
+        self._counts.steps += len(steps.rows)
+        self._counts.seconds += self._clock() - started
 
     def _failed(self, signature: Signature, error: Exception) -> None:
         self._observer.signature_failed(signature.name)
@@ -285,21 +309,21 @@ class Detector:
 
     # Writing
 
-    def _load_written(self, unknown: Sequence[Key], chosen: Sequence[_Open], keys: Sequence[Key]) -> None:
+    def _load_written(self, traces: Mapping[Key, _Open]) -> None:
         """What the store has of traces that were examined before this program started, or before they were evicted."""
+        unknown = {key: trace for key, trace in traces.items() if trace.written is None}
         if not unknown:
             return
-        by_key = dict(zip(keys, chosen, strict=True))
-        for key in unknown:
-            by_key[key].written = {}
-        tenants, traces = ({key[part] for key in unknown} for part in (0, 1))
-        params = {"tenants": sorted(tenants), "traces": sorted(traces)}
-        columns = ", ".join(FINDINGS.names)
-        sql = load_sql("spanwise", "findings_of_traces").replace("{columns}", columns)
+        tenants, ids = ({key[part] for key in unknown} for part in (0, 1))
+        sql = load_sql("spanwise", "findings_of_traces").replace("{columns}", ", ".join(FINDINGS.names))
+        params = {"tenants": sorted(tenants), "traces": sorted(ids)}
+        written: dict[Key, dict[str, _Written]] = {key: {} for key in unknown}
         for row in self._store.read_arrow(sql, params, schema=FINDINGS.arrow).to_pylist():
-            known = by_key.get((row["tenant"], row["trace_id"]))
-            if known is not None and known.written is not None:
-                known.written[row["finding_id"]] = _written(row)
+            key = (row["tenant"], row["trace_id"])
+            if key in written:
+                written[key][row["finding_id"]] = _written(row)
+        for key, trace in unknown.items():
+            trace.written = written[key]
 
     def _write(self, keys: Sequence[Key], chosen: Sequence[_Open], found: Sequence[Finding]) -> None:
         rows = self._rows(keys, found)
@@ -326,16 +350,17 @@ class Detector:
             assert trace.written is not None  # noqa: S101
             for finding_id in set(trace.written) - current.get(number, set()):
                 gone = trace.written.pop(finding_id)
+                self._counts.withdrawn += 1
                 changed.append({**gone.row, "withdrawn": 1, "version": max(now_ms, gone.version + 1)})
         if not changed:
             return
         batch = pa.RecordBatch.from_pylist(changed, schema=FINDINGS.arrow)
-        versions = "\n".join(f"{row['finding_id']} {row['version']}" for row in changed)
         try:
-            self._sink.write_findings(batch, f"findings-{hashlib.blake2b(versions.encode(), digest_size=16).hexdigest()}")
+            self._sink.write_findings(batch, _token(changed))
         except BaseException:
             for trace in chosen:  # what of this reached the store is not known: ask it
-                trace.written, trace.changed = None, True
+                trace.written = None
+            self._changed.update(key for key in keys if key in self._open)
             raise
         for row in new:
             self._observer.found(
@@ -412,6 +437,12 @@ class Detector:
             "received_at": first["received_at"],
             "withdrawn": 0,
         }
+
+
+def _token(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same rows have the same token, so that a repeated insert stores nothing."""
+    versions = "\n".join(f"{row['finding_id']} {row['version']}" for row in rows)
+    return f"findings-{hashlib.blake2b(versions.encode(), digest_size=16).hexdigest()}"
 
 
 _PARTS: Final = {"input": "input_preview", "output": "output_preview", "error": "error_text"}

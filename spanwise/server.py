@@ -17,9 +17,12 @@ import pyarrow as pa
 import structlog
 
 from processors.normalise import plan_json
+from processors.price import Price
 from receiver import Receiver
+from sinks.clickhouse import ClickHouseSink
 from spanwise._native import Decoder
 from spanwise.config import Config
+from spanwise.detector import Detector
 from spanwise.journal import JournalError, KafkaJournalConfig, SqliteJournal
 from spanwise.memory import return_freed_memory
 from spanwise.pipeline import DeadLetterFiles, Pipeline
@@ -133,6 +136,7 @@ async def _work(
         sink=sink,
         price=price,
         journal=journal,
+        detector=_detector(config, store, sink, price, telemetry),
         observer=telemetry,
         owned=_all if isinstance(journal, SqliteJournal) else journal.owned,
     )
@@ -178,6 +182,16 @@ def _watch_journal(telemetry: Telemetry, journal: AnyJournal) -> None:
     telemetry.watch_kafka(journal)
     if journal.spool is not None:
         telemetry.watch_journal(journal.spool)
+
+
+def _detector(
+    config: Config, store: Store, sink: ClickHouseSink, price: Price, telemetry: Telemetry
+) -> Detector | None:
+    if not config.detect.enabled:
+        return None
+    detector = Detector(config.detect, store=store, sink=sink, window=price.context_window, observer=telemetry)
+    telemetry.watch_detector(detector)
+    return detector
 
 
 def _receiver(config: Config, journal: AnyJournal, telemetry: Telemetry) -> Receiver:

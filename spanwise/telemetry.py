@@ -100,8 +100,8 @@ class WatchedKafka(Protocol):
     def stats(self) -> KafkaFigures: ...
 
 
-class WatchedReconciler(Protocol):
-    """A reconciler that can be asked for figures. They are those of `_RECONCILER_METRICS`."""
+class WatchedPart(Protocol):
+    """A reconciler or detector that can be asked for figures, those of `_RECONCILER_METRICS` or `_DETECTOR_METRICS`."""
 
     def stats(self) -> object: ...
 
@@ -256,6 +256,16 @@ class Telemetry:
         }
         self._series: set[tuple[str, ...]] = set()
 
+        self._signature = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("signature").inc)
+        self._findings = self._counter(
+            "findings",
+            ("signature", "kind", "severity", "service", "agent"),
+            "Findings written for the first time. The rows are in `findings`.",
+        )
+        self._signature_failures = self._counter(
+            "detect_signature_failures", ("signature",), "Traces a signature could not examine because it raised."
+        )
+
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.GCCollector(registry=self.registry)
         self.reference.append(
@@ -298,9 +308,13 @@ class Telemetry:
         """Read the Kafka journal's own figures at each scrape."""
         self.registry.register(_KafkaCollector(journal))
 
-    def watch_reconciler(self, reconciler: WatchedReconciler) -> None:
+    def watch_reconciler(self, reconciler: WatchedPart) -> None:
         """Read the reconciler's own figures at each scrape."""
-        self.registry.register(_ReconcilerCollector(reconciler))
+        self.registry.register(_PartCollector(reconciler, _RECONCILER_METRICS))
+
+    def watch_detector(self, detector: WatchedPart) -> None:
+        """Read the detector's own figures at each scrape."""
+        self.registry.register(_PartCollector(detector, _DETECTOR_METRICS))
 
     # Pipeline
 
@@ -336,6 +350,14 @@ class Telemetry:
 
     def reconcile_failed(self) -> None:
         self._reconcile_errors.inc()
+
+    def found(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None:
+        """A finding was written for the first time."""
+        labels = self._limits["service"](service), self._limits["agent"](agent)
+        self._findings.labels(self._signature(signature), self._signature(kind), severity, *labels).inc()
+
+    def signature_failed(self, signature: str) -> None:
+        self._signature_failures.labels(self._signature(signature)).inc()
 
     def count_gen_ai(self, batch: SpanBatch) -> None:
         """Count calls, errors, tokens and cost of a stored batch by service, agent, model and operation.
@@ -440,11 +462,21 @@ _RECONCILER_METRICS: Final = (
         "Log records no span was found for when their trace was decided.",
     ),
 )
+_DETECTOR_METRICS: Final = (
+    ("open_traces", "detect_open_traces", "gauge", "Traces whose steps are held in memory."),
+    ("state_bytes", "detect_state_bytes", "gauge", "Memory these take."),
+    ("evicted", "detect_evicted_traces", "counter", "Open traces let go for want of memory; they are read back."),
+    ("late", "detect_late_spans", "counter", "Spans that came for traces that memory did not hold any more."),
+    ("traces", "detect_examined_traces", "counter", "Traces examined, each time counted."),
+    ("steps", "detect_examined_steps", "counter", "Steps of them, each time counted."),
+    ("seconds", "detect_seconds", "counter", "Time spent on detection."),
+    ("withdrawn", "detect_withdrawn_findings", "counter", "Findings taken back because of spans that came late."),
+)
 _JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal refused: full, or failing.")
 _WATCHED_REFERENCE: Final = [
     *(
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
-        for _, name, type_, doc in (*_JOURNAL_METRICS, *_KAFKA_METRICS, *_RECONCILER_METRICS)
+        for _, name, type_, doc in (*_JOURNAL_METRICS, *_KAFKA_METRICS, *_RECONCILER_METRICS, *_DETECTOR_METRICS)
     ),
     MetricDoc(f"spanwise_{_JOURNAL_REFUSED[0]}_total", "counter", ("reason",), _JOURNAL_REFUSED[1]),
     MetricDoc(f"spanwise_{_KAFKA_LAG[0]}", "gauge", ("topic", "partition"), _KAFKA_LAG[1]),
@@ -460,15 +492,16 @@ def _families(
         yield family(f"spanwise_{name}", doc, value=float(getattr(stats, field)))
 
 
-class _ReconcilerCollector(Collector):
-    def __init__(self, reconciler: WatchedReconciler) -> None:
-        self._reconciler = reconciler
+class _PartCollector(Collector):
+    def __init__(self, part: WatchedPart, metrics: Iterable[tuple[str, str, str, str]]) -> None:
+        self._part = part
+        self._metrics = metrics
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        yield from _families(self._reconciler.stats(), _RECONCILER_METRICS)
+        yield from _families(self._part.stats(), self._metrics)
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()  # registering must not read the reconciler
+        return ()  # registering must not read the part
 
 
 class _JournalCollector(Collector):

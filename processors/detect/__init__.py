@@ -10,6 +10,7 @@ from processors.detect.empty_result import EmptyResultConfig
 from processors.detect.goal_drift import GoalDriftConfig
 from processors.detect.invalid_tool_call import InvalidToolCallConfig
 from processors.detect.output_truncated import OutputTruncatedConfig
+from processors.detect.retry_loop import RetryLoopConfig
 from processors.detect.run_limit import RunLimitConfig
 from processors.detect.signature import Signature
 from processors.detect.tool_error import ToolErrorConfig
@@ -29,6 +30,9 @@ class SignaturesConfig(BaseModel):
     )
     output_truncated: OutputTruncatedConfig = Field(
         default_factory=OutputTruncatedConfig, description="Answers that were cut off."
+    )
+    retry_loop: RetryLoopConfig = Field(
+        default_factory=RetryLoopConfig, description="The same tool call again and again."
     )
     run_limit: RunLimitConfig = Field(default_factory=RunLimitConfig, description="Runs that go on for too long.")
     tool_error: ToolErrorConfig = Field(default_factory=ToolErrorConfig, description="Tool errors in number.")

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 FINGERPRINT_VERSION: Final = 1
+SKETCH_MAX: Final = 64
+"""Token hashes kept of one text: the smallest ones."""
 
 
 class Kind(enum.IntEnum):
@@ -281,9 +283,24 @@ _PLAIN: Final = (
 )
 
 
+def share(left: Tokens, right: Tokens) -> float:
+    """Containment: the part of the smaller text's words that the larger one has too, 0 to 1.
+
+    A sketch holds the `SKETCH_MAX` smallest hashes of a text. Where it is full, only hashes up to the largest one that
+    both sketches would hold can be compared.
+    """
+    limit = min((max(side) for side in (left, right) if len(side) >= SKETCH_MAX), default=None)
+    if limit is not None:
+        left, right = (frozenset(token for token in side if token <= limit) for side in (left, right))
+    smaller = min(len(left), len(right))
+    return len(left & right) / smaller if smaller else 0.0
+
+
 def sketch_counts(rows: Rows) -> npt.NDArray[np.int64]:
     """How many token hashes stand behind each step."""
-    counts: npt.NDArray[np.int64] = sum(rows[f"{part}_tokens_count"].astype(np.int64) for part in _SKETCHES)
+    counts = np.zeros(len(rows), dtype=np.int64)
+    for part in _SKETCHES:
+        counts += rows[f"{part}_tokens_count"]
     return counts
 
 
