@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.observe import ReceiverObserver
 from sinks.clickhouse import SinkObserver
+from spanwise.detector import DetectorStats
 from spanwise.journal import SqliteJournalConfig
 from spanwise.journal.kafka.journal import KafkaStats
 from spanwise.model import SPANS, SpanBatch
@@ -208,10 +209,15 @@ def test_two_telemetries_share_nothing() -> None:
     assert value(second, "insert_rows_total", table="spans") == 0
 
 
-class _WatchedReconciler:
-    def stats(self) -> ReconcilerStats:
-        names = (field.name for field in dataclasses.fields(ReconcilerStats))
-        return ReconcilerStats(**dict.fromkeys(names, 1))  # type: ignore[arg-type]
+class _Watched:
+    """A part all of whose figures are 1."""
+
+    def __init__(self, kind: type[ReconcilerStats | DetectorStats]) -> None:
+        self._kind = kind
+
+    def stats(self) -> object:
+        names = (field.name for field in dataclasses.fields(self._kind))
+        return self._kind(**dict.fromkeys(names, 1))  # type: ignore[arg-type]
 
 
 class _WatchedKafka:
@@ -222,7 +228,10 @@ class _WatchedKafka:
 
 def _every_method(telemetry: Telemetry) -> None:
     telemetry.watch_kafka(_WatchedKafka())
-    telemetry.watch_reconciler(_WatchedReconciler())
+    telemetry.watch_reconciler(_Watched(ReconcilerStats))
+    telemetry.watch_detector(_Watched(DetectorStats))
+    telemetry.found(signature="retry_loop", kind="identical", severity="high", service="shop", agent="buyer")
+    telemetry.signature_failed("retry_loop")
     telemetry.accepted("traces", "grpc", items=1, body_bytes=1, seconds=0.1)
     telemetry.refused("traces", "grpc", "full", items=1)
     telemetry.rejected("traces", "grpc", "bad", items=1)
