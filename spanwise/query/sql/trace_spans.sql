@@ -1,4 +1,4 @@
-SELECT * EXCEPT (content, attributes, attribute_types, resource_attributes, scope_attributes, events, links) REPLACE (
+SELECT * EXCEPT (content, attributes, attribute_types, resource_attributes, scope_attributes, events, links, fingerprint) REPLACE (
     replaceOne(toString(start_time), ' ', 'T') || 'Z' AS start_time,
     replaceOne(toString(received_at), ' ', 'T') || 'Z' AS received_at
 )
