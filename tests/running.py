@@ -119,6 +119,11 @@ class RunningServer:
         """The single number a query returns."""
         return int(next(iter(self.sql(text)[0].values())))
 
+    def metrics(self) -> list[str]:
+        """Lines of `/metrics`, without those that explain them."""
+        text = self._http.request("GET", f"{self.web}/metrics", timeout=10).data.decode()
+        return [line for line in text.splitlines() if not line.startswith("#")]
+
     def wait_for(self, text: str, expected: int, timeout_s: float = 30) -> None:
         """Wait until the query returns the number, or raise with the last one seen."""
         deadline = time.monotonic() + timeout_s
