@@ -9,6 +9,8 @@ mod message;
 mod result;
 mod tokens;
 
+use std::hash::{BuildHasherDefault, Hasher};
+
 use bumpalo::Bump;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
@@ -26,6 +28,8 @@ use tokens::Sketch;
 const VERSION: u8 = 1;
 /// Text of one value that is looked into.
 pub const TEXT_BYTES_MAX: usize = 4096;
+/// Text of one value that goes into a sketch. Twice as much costs twice the time, and a sketch holds no more.
+pub const SKETCH_BYTES_MAX: usize = 2048;
 /// Longer results are hashed as they are: nothing is taken off them.
 const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
 /// Shorter texts keep their digits: in these the number is the answer.
@@ -163,11 +167,36 @@ impl Head {
     }
 }
 
+/// Keys that are hashes already.
+#[derive(Default)]
+struct Identity(u64);
+
+type Hashed = BuildHasherDefault<Identity>;
+
+impl Hasher for Identity {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64(bytes);
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What one decode call remembers between spans.
 #[derive(Default)]
 pub struct Fingerprints {
-    messages: HashMap<u128, Message, foldhash::fast::FixedState>,
-    definitions: HashMap<u128, Definition, foldhash::fast::FixedState>,
+    messages: Vec<Message>,
+    /// Positions in `messages` by hash of the content.
+    by_hash: HashMap<u128, u32, Hashed>,
+    /// Of the span at hand.
+    inputs: Vec<u32>,
+    outputs: Vec<u32>,
+    definitions: HashMap<u128, Definition, Hashed>,
     scratch: Bump,
     mix: Mix,
     text: String,
@@ -303,11 +332,13 @@ impl Fingerprints {
             Some(item) if std::ptr::eq::<str>(&*text, &*item.value) => wide(item.hash as u64),
             _ => wide(xxh3_64(text.as_bytes())),
         };
-        head.output_masked = match is_longer(&text, MASK_CHARS_MIN) {
+        head.output_masked = match is_longer(&text, MASK_CHARS_MIN)
+            && text.bytes().fold(false, |seen, byte| seen | byte.is_ascii_digit())
+        {
             true => wide(tokens::masked(&text)),
             false => head.output,
         };
-        let shown = tokens::head(&text, TEXT_BYTES_MAX);
+        let shown = tokens::head(&text, SKETCH_BYTES_MAX);
         self.output.words(shown);
         if head.flags & (flag::FAILED | flag::ERROR_RESULT) != 0 {
             self.long.long_words(shown);
@@ -322,25 +353,21 @@ impl Fingerprints {
         if let Ok(node @ (Node::Obj(_) | Node::Arr(_))) = parse(trimmed, &self.scratch) {
             self.text.clear();
             message::canonical(node, &mut self.text);
-            let mut left = TEXT_BYTES_MAX;
+            let mut left = SKETCH_BYTES_MAX;
             tokens::values(node, &mut left, &mut |text| self.input.words(text));
             return wide(xxh3_64(self.text.as_bytes()));
         }
-        self.input.words(tokens::head(trimmed, TEXT_BYTES_MAX));
+        self.input.words(tokens::head(trimmed, SKETCH_BYTES_MAX));
         wide(xxh3_64(trimmed.as_bytes()))
     }
 
     fn model(&mut self, plan: &Plan, parts: &Parts<'_, '_>, cut: bool, head: &mut Head) {
-        head.input_items = parts.inputs.len().min(usize::from(u16::MAX)) as u16;
-        for item in parts.inputs.iter().chain(parts.outputs) {
-            self.message(plan, item);
-        }
+        self.read_messages(plan, parts, head);
         for item in parts.instructions {
             self.mix.add(item.hash as u64);
         }
         // a conversation is known by what stands in front of the first answer
-        for item in parts.inputs {
-            let message = &self.messages[&item.hash];
+        for message in self.inputs.iter().map(|at| &self.messages[*at as usize]) {
             self.mix.add(message.hash);
             if message.is_user {
                 break;
@@ -350,38 +377,40 @@ impl Fingerprints {
             0 => 0,
             hash => narrow(hash),
         };
-        if let Some(newest) = parts.inputs.last() {
+        if let (Some(newest), Some(at)) = (parts.inputs.last(), self.inputs.last()) {
             head.flags |= flag::HAS_INPUT;
-            head.input = wide(self.messages[&newest.hash].hash);
+            head.input = wide(self.messages[*at as usize].hash);
             self.scratch.reset();
             message::texts(&newest.value, &self.scratch, &mut |text| self.long.long_words(text));
         }
-        if parts.inputs.iter().any(|item| self.messages[&item.hash].is_summary) || head.finish & finish::COMPACTION != 0
-        {
+        if head.finish & finish::COMPACTION != 0 {
             head.flags |= flag::COMPACTION;
         }
-        self.answer(parts.outputs, head);
+        self.answer(head);
         self.invalid_calls(parts, cut, head);
-        self.history(parts, head);
+        self.history(head);
     }
 
-    fn message(&mut self, plan: &Plan, item: &ContentItem<'_>) {
-        if !self.messages.contains_key(&item.hash) {
-            self.scratch.reset();
-            let message = Message::read(item, &plan.errors, &self.scratch, &mut self.text);
-            self.messages.insert(item.hash, message);
+    /// Positions of the messages of a span; each distinct one is read when it is first seen.
+    fn read_messages(&mut self, plan: &Plan, parts: &Parts<'_, '_>, head: &mut Head) {
+        head.input_items = parts.inputs.len().min(usize::from(u16::MAX)) as u16;
+        for (items, positions) in [(parts.inputs, &mut self.inputs), (parts.outputs, &mut self.outputs)] {
+            positions.clear();
+            for item in items {
+                let position = *self.by_hash.entry(item.hash).or_insert_with(|| {
+                    self.scratch.reset();
+                    self.messages.push(Message::read(item, &plan.errors, &self.scratch, &mut self.text));
+                    self.messages.len() as u32 - 1
+                });
+                positions.push(position);
+            }
         }
     }
 
     /// What came out of a model or agent as messages.
-    fn answer(&mut self, outputs: &[ContentItem<'_>], head: &mut Head) {
-        if outputs.is_empty() {
-            return;
-        }
-        head.flags |= flag::HAS_OUTPUT;
+    fn answer(&mut self, head: &mut Head) {
         let mut bytes = 0_usize;
-        for item in outputs {
-            let message = &self.messages[&item.hash];
+        for message in self.outputs.iter().map(|at| &self.messages[*at as usize]) {
             self.mix.add(message.hash);
             bytes += message.bytes;
             if !message.calls.is_empty() && head.kind == kind::MODEL {
@@ -391,12 +420,14 @@ impl Fingerprints {
                 head.flags |= flag::CHANTING;
             }
         }
+        let Some(last) = self.outputs.last() else { return };
+        head.flags |= flag::HAS_OUTPUT;
+        if self.messages[*last as usize].is_silent {
+            head.flags |= flag::EMPTY;
+        }
         head.output = self.mix.finish();
         head.output_masked = head.output;
         head.output_bytes = bytes.min(u32::MAX as usize) as u32;
-        if outputs.last().is_some_and(|item| self.messages[&item.hash].is_silent) {
-            head.flags |= flag::EMPTY;
-        }
     }
 
     /// Calls in the answer beside the definitions on the same span.
@@ -413,8 +444,8 @@ impl Fingerprints {
         let definitions = || parts.definitions.iter().map(|item| &self.definitions[&item.hash]);
         // a provider's own tools are called by names of its choosing
         let all_known = !parts.definitions.is_empty() && definitions().all(|definition| definition.is_function);
-        for item in parts.outputs {
-            for call in &self.messages[&item.hash].calls {
+        for message in self.outputs.iter().map(|at| &self.messages[*at as usize]) {
+            for call in &message.calls {
                 let definition = definitions().find(|definition| definition.name == call.name);
                 if definition.is_none() && all_known && call.name != 0 && !call.is_server_side {
                     head.flags |= flag::UNKNOWN_TOOL;
@@ -435,24 +466,27 @@ impl Fingerprints {
         }
     }
 
-    /// Ids of calls and results in the messages.
-    fn history(&mut self, parts: &Parts<'_, '_>, head: &mut Head) {
+    /// Summaries, and ids of calls and results, in the messages.
+    fn history(&mut self, head: &mut Head) {
         self.known.clear();
-        let mut duplicate = false;
-        for item in parts.inputs.iter().chain(parts.outputs) {
-            for call in self.messages[&item.hash].calls.iter().filter(|call| call.id != 0) {
-                let before = *self.known.entry(call.id).or_insert(call.identity);
-                duplicate |= before != call.identity;
+        let mut has_results = false;
+        for at in self.inputs.iter().chain(&self.outputs) {
+            let message = &self.messages[*at as usize];
+            if message.is_summary {
+                head.flags |= flag::COMPACTION;
+            }
+            has_results |= !message.results.is_empty();
+            for call in message.calls.iter().filter(|call| call.id != 0) {
+                if *self.known.entry(call.id).or_insert(call.identity) != call.identity {
+                    head.flags |= flag::DUPLICATE_CALL_ID;
+                }
             }
         }
-        if duplicate {
-            head.flags |= flag::DUPLICATE_CALL_ID;
-        }
         // a history kept by the provider shows results without calls
-        if self.known.is_empty() {
+        if self.known.is_empty() || !has_results {
             return;
         }
-        let mut results = parts.inputs.iter().flat_map(|item| &self.messages[&item.hash].results);
+        let mut results = self.inputs.iter().flat_map(|at| &self.messages[*at as usize].results);
         if results.any(|id| !self.known.contains_key(id)) {
             head.flags |= flag::ORPHAN_RESULT;
         }
@@ -465,7 +499,7 @@ impl Fingerprints {
         for (items, text, sketch) in
             [(inputs, &canonical.input_text, &mut self.input), (outputs, &canonical.output_text, &mut self.output)]
         {
-            let mut left = TEXT_BYTES_MAX;
+            let mut left = SKETCH_BYTES_MAX;
             let mut take = |text: &str| {
                 let text = tokens::head(text, left);
                 left -= text.len();
@@ -501,12 +535,9 @@ impl Fingerprints {
 
     /// Input and output of anything that is neither a tool nor a model.
     fn exchange(&mut self, plan: &Plan, canonical: &Canonical<'_>, parts: &Parts<'_, '_>, head: &mut Head) {
-        for item in parts.inputs.iter().chain(parts.outputs) {
-            self.message(plan, item);
-        }
-        head.input_items = parts.inputs.len().min(usize::from(u16::MAX)) as u16;
-        for item in parts.inputs {
-            self.mix.add(self.messages[&item.hash].hash);
+        self.read_messages(plan, parts, head);
+        for at in &self.inputs {
+            self.mix.add(self.messages[*at as usize].hash);
         }
         head.input = self.mix.finish();
         if head.input == 0 {
@@ -518,7 +549,7 @@ impl Fingerprints {
         }
         let mut opening = String::new();
         if !parts.outputs.is_empty() {
-            self.answer(parts.outputs, head);
+            self.answer(head);
             if let Some(newest) = parts.outputs.last() {
                 self.scratch.reset();
                 message::texts(&newest.value, &self.scratch, &mut |text| {

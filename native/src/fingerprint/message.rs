@@ -4,8 +4,8 @@ use bumpalo::Bump;
 use memchr::memmem;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::errors::Errors;
-use super::{Mix, TEXT_BYTES_MAX, member, name_hash, tokens, wide};
+use super::errors::{Errors, HEAD_BYTES_MAX};
+use super::{Mix, SKETCH_BYTES_MAX, member, name_hash, tokens, wide};
 use crate::messages::json::{Node, Object, Text, parse};
 use crate::view::ContentItem;
 use crate::wire::json_string;
@@ -64,58 +64,76 @@ impl Message {
         };
         message.is_user = object.text(&["role"]).is_some_and(|role| role.head(8) == "user");
         message.is_silent = true;
-        let mut mix = Mix::default();
-        let mut has_ids = false;
+        let parts = object.get("parts").and_then(Node::arr).unwrap_or_default();
         let mut first = true;
-        for part in object.get("parts").and_then(Node::arr).unwrap_or_default() {
+        for part in parts {
             let Node::Obj(part) = part else { continue };
-            let kind = part.text(&["type"]).map(|kind| kind.head(40).into_owned()).unwrap_or_default();
-            match kind.as_str() {
-                "text" | "reasoning" => {
+            match kind_of(part) {
+                kind @ (Kind::Text | Kind::Reasoning) => {
                     let Some(text) = part.text(&["content"]) else { continue };
                     let raw = raw(text);
-                    mix.add(xxh3_64(raw.as_bytes()));
                     message.bytes += raw.len();
                     message.is_silent &= raw.trim().is_empty();
                     if std::mem::take(&mut first) {
-                        message.is_summary = errors.is_summary(&text.head(super::errors::HEAD_BYTES_MAX));
+                        message.is_summary = errors.is_summary(&tokens::beginning(text, HEAD_BYTES_MAX));
                     }
-                    message.is_chant |= kind == "text" && raw.len() > CHANT_BYTES_MIN && chants(raw);
+                    message.is_chant |= kind == Kind::Text && raw.len() > CHANT_BYTES_MIN && chants(raw);
                 }
-                "tool_call" | "server_tool_call" => {
-                    let call = Call::read(part, kind.starts_with("server"), scratch);
+                kind @ (Kind::Call | Kind::ServerCall) => {
+                    let call = Call::read(part, kind == Kind::ServerCall, scratch);
                     message.bytes += scratch.len();
                     message.is_silent = false;
-                    has_ids |= call.id != 0;
-                    mix.add(call.identity);
                     message.calls.push(call);
                 }
-                "tool_call_response" => {
+                Kind::Result => {
                     message.is_silent = false;
-                    let id = member(part, "id").map_or(0, |id| name_hash(&id));
-                    if id != 0 {
-                        has_ids = true;
-                        message.results.push(id);
-                    }
-                    scratch.clear();
-                    if let Some(response) = part.get("response") {
-                        response.write(scratch);
-                    }
-                    mix.add(xxh3_64(scratch.as_bytes()));
+                    message.results.extend(member(part, "id").filter(|id| !id.is_empty()).map(|id| name_hash(&id)));
                 }
-                _ => {
-                    message.is_silent = false;
-                    scratch.clear();
-                    Node::Obj(*part).write(scratch);
-                    mix.add(xxh3_64(scratch.as_bytes()));
-                }
+                Kind::Other => message.is_silent = false,
             }
         }
-        if has_ids {
-            message.hash = mix.finish();
+        if !message.results.is_empty() || message.calls.iter().any(|call| call.id != 0) {
+            message.hash = without_ids(parts, &message.calls, scratch);
         }
         message
     }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Text,
+    Reasoning,
+    Call,
+    ServerCall,
+    Result,
+    Other,
+}
+
+fn kind_of(part: &Object<'_>) -> Kind {
+    match part.text(&["type"]).map(raw) {
+        Some("text") => Kind::Text,
+        Some("reasoning") => Kind::Reasoning,
+        Some("tool_call") => Kind::Call,
+        Some("server_tool_call") => Kind::ServerCall,
+        Some("tool_call_response") => Kind::Result,
+        _ => Kind::Other,
+    }
+}
+
+/// Hash of what the parts say but for the ids of calls.
+fn without_ids(parts: &[Node<'_>], calls: &[Call], scratch: &mut String) -> u64 {
+    let mut mix = Mix::default();
+    let mut calls = calls.iter();
+    for part in parts {
+        let Node::Obj(object) = part else { continue };
+        mix.add(match kind_of(object) {
+            Kind::Text | Kind::Reasoning => object.get("content").map_or(0, |content| hash_of(content, scratch)),
+            Kind::Call | Kind::ServerCall => calls.next().map_or(0, |call| call.identity),
+            Kind::Result => object.get("response").map_or(0, |response| hash_of(response, scratch)),
+            Kind::Other => hash_of(*part, scratch),
+        });
+    }
+    mix.finish()
 }
 
 impl Call {
@@ -254,15 +272,15 @@ impl Definition {
     }
 }
 
-/// Texts of a message, at most 4 kB of each: its text, its results, the arguments of its calls.
+/// Texts of a message, at most 2 kB of each: its text, its results, the arguments of its calls.
 pub fn texts(json: &str, bump: &Bump, each: &mut impl FnMut(&str)) {
     let Ok(Node::Obj(object)) = parse(json, bump) else {
-        return each(tokens::head(json, TEXT_BYTES_MAX));
+        return each(tokens::head(json, SKETCH_BYTES_MAX));
     };
     let mut give = |node: Node<'_>| match node {
-        Node::Str(text) => each(tokens::head(&text.head(TEXT_BYTES_MAX), TEXT_BYTES_MAX)),
+        Node::Str(text) => each(&tokens::beginning(text, SKETCH_BYTES_MAX)),
         node => {
-            let mut left = TEXT_BYTES_MAX;
+            let mut left = SKETCH_BYTES_MAX;
             tokens::values(node, &mut left, each);
         }
     };
@@ -270,6 +288,18 @@ pub fn texts(json: &str, bump: &Bump, each: &mut impl FnMut(&str)) {
         let Node::Obj(part) = part else { continue };
         if let Some(node) = part.any(&["content", "response", "arguments"]) {
             give(node);
+        }
+    }
+}
+
+fn hash_of(node: Node<'_>, scratch: &mut String) -> u64 {
+    match (node, node.raw()) {
+        (Node::Str(text), _) => xxh3_64(raw(text).as_bytes()),
+        (_, Some(raw)) => xxh3_64(raw.as_bytes()),
+        _ => {
+            scratch.clear();
+            node.write(scratch);
+            xxh3_64(scratch.as_bytes())
         }
     }
 }
