@@ -15,6 +15,7 @@ use bumpalo::Bump;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::content;
 use crate::messages::json::{Node, Object, parse};
 use crate::plan::Plan;
 use crate::values;
@@ -330,7 +331,7 @@ impl Fingerprints {
         head.output_bytes = text.len().min(u32::MAX as usize) as u32;
         head.output = match parts.result {
             Some(item) if std::ptr::eq::<str>(&*text, &*item.value) => wide(item.hash as u64),
-            _ => wide(xxh3_64(text.as_bytes())),
+            _ => wide(content::hash(&text) as u64),
         };
         head.output_masked = match is_longer(&text, MASK_CHARS_MIN)
             && text.bytes().fold(false, |seen, byte| seen | byte.is_ascii_digit())

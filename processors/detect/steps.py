@@ -52,7 +52,8 @@ class Flag(enum.IntFlag):
     CHANTING = 64
     """One output repeats one passage over and over."""
     COMPACTION = 128
-    """History was summarised or cut on purpose, and the span says so."""
+    """History was summarised on purpose: the finish reason says so, or a summary stands among the input messages, and
+    then in every later call of that conversation too."""
     UNKNOWN_TOOL = 256
     """A model called a tool that is not among the definitions on the same span."""
     BAD_ARGUMENTS = 512
@@ -131,7 +132,10 @@ of the agent name on the span. `template`: hash of the error with numbers and qu
 `first_input`: hash of the first user message and the instructions, which tells conversations of one trace apart.
 `input`: hash of canonical JSON arguments (tool), of the newest input message (model), of the input (agent); 0 = absent.
 `output`: hash of result or output messages; `output_masked`: the same with digits masked if longer than 80 characters.
-`max_tokens`: output limit of the request, 0 = unknown. Hashes are XXH3 cut to their width, never 0 for what is there.
+`max_tokens`: output limit of the request, 0 = unknown. Hashes are XXH3 cut to their width (`output` and `output_masked`
+the lower half of XXH3-128, which `content` has already), never 0 for what is there; those of tokens are simpler.
+Sketches are taken of the first 2 kB of a value: at most 64 hashes of words of input and output, 16 of tokens of 24
+characters and more. Retrieval and other steps have none, model calls only the last.
 """
 
 STEP: Final = np.dtype(

@@ -66,6 +66,7 @@ def span(
     service: str = "svc",
     parent: str = "",
     error: bool = False,
+    message: str = "",
     events: Sequence[tuple[str, Mapping[str, object]]] = (),
 ) -> Row:
     """The row of one span with these attributes."""
@@ -77,7 +78,7 @@ def span(
         "startTimeUnixNano": str(START),
         "endTimeUnixNano": str(START + 1_000_000),
         "attributes": attributes(of or {}),
-        "status": {"code": 2} if error else {},
+        "status": {"code": 2, "message": message} if error else {},
         "events": [
             {"timeUnixNano": str(START), "name": event, "attributes": attributes(keys)} for event, keys in events
         ],

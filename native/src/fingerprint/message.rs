@@ -73,7 +73,7 @@ impl Message {
                     let Some(text) = part.text(&["content"]) else { continue };
                     let raw = raw(text);
                     message.bytes += raw.len();
-                    message.is_silent &= raw.trim().is_empty();
+                    message.is_silent &= raw.len() <= HEAD_BYTES_MAX && text.plain().trim().is_empty();
                     if std::mem::take(&mut first) {
                         message.is_summary = errors.is_summary(&tokens::beginning(text, HEAD_BYTES_MAX));
                     }

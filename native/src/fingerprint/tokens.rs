@@ -318,7 +318,7 @@ pub fn masked(text: &str) -> u64 {
         }
         hasher.update(block);
     }
-    hasher.digest()
+    hasher.digest128() as u64
 }
 
 #[cfg(test)]
