@@ -456,6 +456,7 @@ def _written(row: dict[str, Any]) -> _Written:
     plain_row["started_at"] = _nanos(row["started_at"])
     detected = _millis(row["detected_at"])
     kept = {**row, "detected_at": detected, "started_at": plain_row["started_at"]}
+    plain_row["wasted_cost_usd"] = format(row["wasted_cost_usd"], ".9f")
     text = repr(sorted((name, str(value)) for name, value in plain_row.items()))
     return _Written(hashlib.blake2b(text.encode(), digest_size=16).digest(), detected, row["version"], kept)
 

@@ -14,7 +14,7 @@ import html
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -25,7 +25,14 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from receiver.config import Address, HostPort, SecretConfig, parse_address
-from spanwise.query.ask import ManyTracesError, NoSuchTraceError, Queries, TraceFilter
+from spanwise.query.ask import (
+    SEVERITIES,
+    FindingFilter,
+    ManyTracesError,
+    NoSuchTraceError,
+    Queries,
+    TraceFilter,
+)
 from spanwise.stage import OverloadedError
 from spanwise.store import QueryError, StoreError
 from spanwise.telemetry import Telemetry, version
@@ -154,6 +161,7 @@ class _Api:
                 web.post("/api/v1/sql", self.sql),
                 web.get("/api/v1/traces", self.traces),
                 web.get("/api/v1/traces/{trace_id}", self.trace),
+                web.get("/api/v1/findings", self.findings),
                 web.get("/api/v1/summary", self.summary),
                 web.get("/api/v1/status", self.status),
             ]
@@ -224,6 +232,10 @@ class _Api:
         if not 1 <= len(trace_id) <= 32 or trace_id.strip("0123456789abcdef"):
             raise ApiError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
         return _json(await self._read(lambda: self._queries().trace(trace_id)))
+
+    async def findings(self, request: web.Request) -> web.Response:
+        chosen = _finding_filter(request.query)
+        return _json({"findings": await self._read(lambda: self._queries().findings(chosen))})
 
     async def summary(self, _request: web.Request) -> web.Response:
         return _json(await self._read(self._queries().summary))
@@ -396,10 +408,7 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
 
 
 def _trace_filter(query: Mapping[str, str]) -> TraceFilter:
-    known = {"limit", "since_s", "before_s", "service", "agent", "model", "conversation", "errors", "cost_min_usd"}
-    unknown = sorted(set(query) - known)
-    if unknown:
-        raise ApiError("there is no such filter", f"the filters are {', '.join(sorted(known))}")
+    _refuse_unknown(query, TraceFilter)
     return TraceFilter(
         limit=min(_number(query, "limit", int) or 20, 1000),
         since_s=_number(query, "since_s", float),
@@ -411,6 +420,30 @@ def _trace_filter(query: Mapping[str, str]) -> TraceFilter:
         errors=query.get("errors", "") in ("1", "true"),
         cost_min_usd=_number(query, "cost_min_usd", Decimal),
     )
+
+
+def _finding_filter(query: Mapping[str, str]) -> FindingFilter:
+    _refuse_unknown(query, FindingFilter)
+    severity = query.get("severity", "info")
+    if severity not in SEVERITIES:
+        raise ApiError("there is no such severity", f"use one of {', '.join(SEVERITIES)}")
+    return FindingFilter(
+        limit=min(_number(query, "limit", int) or 50, 1000),
+        since_s=_number(query, "since_s", float),
+        severity=severity,
+        trace_id=query.get("trace_id", "").lower(),
+        signature=query.get("signature", ""),
+        service=query.get("service", ""),
+        agent=query.get("agent", ""),
+        model=query.get("model", ""),
+        tool=query.get("tool", ""),
+    )
+
+
+def _refuse_unknown(query: Mapping[str, str], filters: type[TraceFilter | FindingFilter]) -> None:
+    known = sorted(field.name for field in fields(filters))
+    if set(query) - set(known):
+        raise ApiError("there is no such filter", f"the filters are {', '.join(known)}")
 
 
 def _number(query: Mapping[str, str], name: str, type_: Callable[[str], Any]) -> Any:

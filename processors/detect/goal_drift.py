@@ -52,6 +52,8 @@ class GoalDrift:
 
     def find(self, trace: Trace) -> Iterable[Found]:
         calls = trace.of_kind(Kind.TOOL)
+        if len(calls) < self._config.calls_min:
+            return
         third = len(calls) // 3
         first, last = calls[:third], calls[-third:]
         before, after = Counter(call.name for call in first), Counter(call.name for call in last)

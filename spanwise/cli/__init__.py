@@ -33,6 +33,15 @@ Web = Annotated[
         "--web", metavar="URL", help="Where the server's API is: --web, else SPANWISE_WEB, else http://127.0.0.1:8080."
     ),
 ]
+
+
+class Severity(StrEnum):
+    info = "info"
+    warning = "warning"
+    high = "high"
+    critical = "critical"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", envvar="SPANWISE_CONFIG", help="YAML file with options.")
@@ -206,6 +215,44 @@ def trace(
 
     with _sentences():
         look.trace(Client.from_environment(web), trace_id, sys.stdout, spans_max=spans_max, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look")
+def failures(
+    trace_id: Annotated[
+        str, typer.Argument(metavar="[TRACE]", help="Only of this trace; the beginning is enough.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, last found first.")] = 20,
+    since: Annotated[str, typer.Option(metavar="AGE", help="Found not longer ago than, like 15m, 2h or 7d.")] = "",
+    severity: Annotated[Severity, typer.Option(help="This severe or worse.")] = Severity.warning,
+    signature: Annotated[str, typer.Option(help="Only of this signature, for instance retry_loop.")] = "",
+    service: Annotated[str, typer.Option(help="Only of this service.")] = "",
+    agent: Annotated[str, typer.Option(help="Only of this agent.")] = "",
+    model: Annotated[str, typer.Option(help="Only of this model.")] = "",
+    tool: Annotated[str, typer.Option(help="Only of this tool.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on and show what is found, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+    web: Web = None,
+) -> None:
+    """List what went wrong inside agent runs: loops, full contexts, tool errors, cascades."""
+    from spanwise.cli import look
+
+    with _sentences():
+        filters = {
+            "limit": limit,
+            "since_s": look.since(since) if since else None,
+            "severity": severity.value,
+            "trace_id": trace_id or None,
+            "signature": signature or None,
+            "service": service or None,
+            "agent": agent or None,
+            "model": model or None,
+            "tool": tool or None,
+        }
+        client = Client.from_environment(web)
+        look.failures(client, filters, sys.stdout, as_json=as_json)
+        if watch:
+            look.watch_failures(client, filters, sys.stdout, as_json=as_json)
 
 
 @app.command(rich_help_panel="Look")

@@ -21,6 +21,8 @@ from spanwise.store.ddl import create_table
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TABLE_ROWS_MAX: Final = 10_000
+_WATCH_EVERY_S: Final = 1.0
+_WATCH_ROWS_MAX: Final = 500
 
 
 def since(age: str) -> float:
@@ -50,11 +52,37 @@ def trace(client: Client, trace_id: str, out: TextIO, *, spans_max: int, as_json
         return
     console = Console(file=out, soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(show.trace_heading(found["trace"]))
+    for finding in found["findings"]:
+        console.print(show.trace_finding(finding))
     for index, (guide, span, orphan) in enumerate(show.trace_tree(found["spans"])):
         if index == spans_max:
             console.print(f"… and {len(found['spans']) - spans_max} more spans (--max-spans)")
             break
         console.print(show.span_line(guide, span, orphan=orphan))
+
+
+def failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
+    found = client.get("/api/v1/findings", filters)["findings"]
+    if as_json:
+        _write_json(found, out)
+    elif found:
+        show.write_table(out, show.FINDING_COLUMNS, map(show.finding_row, found), right=show.FINDING_NUMBERS)
+    else:
+        sys.stderr.write("no failures found; `--severity info` shows what is only worth knowing\n")
+
+
+def watch_failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
+    """Print findings as they come, and again when they grow, until the process is interrupted."""
+    wanted = {**filters, "limit": _WATCH_ROWS_MAX}
+    seen = {row["finding_id"]: row["count"] for row in client.get("/api/v1/findings", wanted)["findings"]}
+    while True:
+        time.sleep(_WATCH_EVERY_S)
+        rows = client.get("/api/v1/findings", wanted)["findings"]
+        for row in reversed(rows):
+            if seen.get(row["finding_id"], 0) < row["count"]:
+                out.write((orjson.dumps(row, default=str).decode() if as_json else show.finding_line(row)) + "\n")
+        seen = {row["finding_id"]: row["count"] for row in rows}
+        out.flush()
 
 
 def sql(client: Client, statement: str, format_: str, output: Path | None, out: TextIO) -> None:

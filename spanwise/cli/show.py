@@ -178,6 +178,54 @@ def span_line(guide: str, span: Row, *, orphan: bool) -> Text:
     return line
 
 
+FINDING_COLUMNS: Final = (
+    "found", "severity", "what", "service", "agent", "tool", "model", "count", "wasted", "cost", "trace",
+)  # fmt: skip
+FINDING_NUMBERS: Final = ("count", "wasted", "cost")
+_SEVERITY_STYLES: Final = {"info": "dim", "warning": "yellow", "high": "red", "critical": "bold red"}
+
+
+def finding_row(row: Row) -> list[str]:
+    return [
+        moment(row["detected_at"]),
+        clean(row["severity"]),
+        _what(row),
+        *(clean(row[name]) for name in ("service", "agent_name", "tool_name", "model")),
+        count(row["count"]),
+        count(row["wasted_tokens"]) if row["wasted_tokens"] else "",
+        cost(row["wasted_cost_usd"]) if row["wasted_cost_usd"] else "",
+        clean(row["trace_id"]),
+    ]
+
+
+def finding_line(row: Row) -> str:
+    """One line of `--watch`."""
+    where = " / ".join(clean(row[name]) for name in ("service", "agent_name", "tool_name", "model") if row[name])
+    return (
+        f"{moment(row['detected_at'])}  {row['severity']:8}  {_what(row)} × {row['count']}  {where}  {row['trace_id']}"
+    )
+
+
+def trace_finding(row: Row) -> Text:
+    """A finding below the heading of its trace, with the evidence."""
+    line = Text("  ", no_wrap=True)
+    line.append(f"{row['severity']:8}", style=_SEVERITY_STYLES.get(row["severity"], ""))
+    line.append(f"  {_what(row)} × {row['count']}", style="bold")
+    for name in ("agent_name", "tool_name", "model"):
+        if row[name]:
+            line.append(f"  {clean(row[name])}")
+    if row["wasted_tokens"]:
+        line.append(f"  {count(row['wasted_tokens'])} tokens and {cost(row['wasted_cost_usd'])} wasted", style="yellow")
+    for name, value in row["evidence"].items():
+        line.append(f"\n            {clean(name)}: {cell(value)}", style="dim")
+    return line
+
+
+def _what(row: Row) -> str:
+    name = f"{row['signature']}.{row['kind']}" if row["kind"] else row["signature"]
+    return clean(name) + (" (proxy)" if row["basis"] == "proxy" else "")
+
+
 def trace_heading(trace: Row) -> str:
     parts = [
         f"trace {clean(trace['trace_id'])}",

@@ -105,7 +105,7 @@ async def _show(console: Console, sql: _Sql, totals: dict[str, Any], web: str) -
     console.print("\nLook further, from another terminal:")
     where = "" if web == WEB_DEFAULT else f" --web {web}"
     query = "SELECT name, error_type FROM spans FINAL WHERE status = 'error'"
-    commands = ["traces", *(f"trace {row['trace_id']}" for row in failures[:1]), f'sql "{query}"']
+    commands = ["failures", *(f"trace {row['trace_id']}" for row in failures[:1]), "traces", f'sql "{query}"']
     for command in commands:
         console.print(f"  {_program()} {command}{where}", soft_wrap=True)
 

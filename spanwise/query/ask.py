@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 
 class NoSuchTraceError(Exception):
@@ -35,6 +35,27 @@ class TraceFilter:
     cost_min_usd: Decimal | None = None
 
 
+SEVERITIES: Final = ("info", "warning", "high", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class FindingFilter:
+    """Which findings to list. Empty fields do not filter; times are seconds since the epoch."""
+
+    limit: int = 50
+    since_s: float | None = None
+    """Found at or after this time."""
+    severity: str = "info"
+    """This one or worse."""
+    trace_id: str = ""
+    """Or the beginning of it."""
+    signature: str = ""
+    service: str = ""
+    agent: str = ""
+    model: str = ""
+    tool: str = ""
+
+
 class Queries(Protocol):
     """Reads of the store. They block, and are called from several threads at once.
 
@@ -55,11 +76,14 @@ class Queries(Protocol):
         """Rows of `traces`, newest first, all columns."""
 
     def trace(self, trace_id: str) -> dict[str, Any]:
-        """`{"trace": row of traces, "spans": [rows]}` of the one trace whose id begins with these hex digits.
+        """`{"trace": row of traces, "spans": [rows], "findings": [rows]}` of the trace whose id begins so.
 
         Spans have all columns of `spans` but content, attributes, events and links. Raises NoSuchTraceError or
         ManyTracesError.
         """
+
+    def findings(self, chosen: FindingFilter) -> list[dict[str, Any]]:
+        """Rows of `findings`, last found first, all columns but version and withdrawn."""
 
     def summary(self) -> dict[str, Any]:
         """Counts and sums over everything that is stored, for people."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any, Final
 
-from spanwise.query.ask import ManyTracesError, NoSuchTraceError, TraceFilter
+from spanwise.query.ask import FindingFilter, ManyTracesError, NoSuchTraceError, TraceFilter
 from spanwise.store import QueryError, Store, load_sql
 from spanwise.store.reading import read, stream
 
@@ -36,6 +37,7 @@ _OUTSIDE: Final = re.compile(
 # What formatQuery quotes: strings and identifiers, with a backslash before any quote inside.
 _QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _ID_DIGITS: Final = 32
+_TRACE_FINDINGS_MAX: Final = 1_000
 
 
 class StoreQueries:
@@ -111,7 +113,14 @@ class StoreQueries:
         summary = self._rows("trace", trace_id=trace_id)
         if not summary:
             raise NoSuchTraceError
-        return {"trace": summary[0], "spans": self._rows("trace_spans", trace_id=trace_id)}
+        return {
+            "trace": summary[0],
+            "spans": self._rows("trace_spans", trace_id=trace_id),
+            "findings": self.findings(FindingFilter(limit=_TRACE_FINDINGS_MAX, trace_id=trace_id)),
+        }
+
+    def findings(self, chosen: FindingFilter) -> list[dict[str, Any]]:
+        return self._rows("findings", **{**asdict(chosen), "since_s": chosen.since_s or 0})
 
     def summary(self) -> dict[str, Any]:
         return self._rows("summary")[0]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from spanwise.query.ask import ManyTracesError, NoSuchTraceError, TraceFilter
+from spanwise.query.ask import FindingFilter, ManyTracesError, NoSuchTraceError, TraceFilter
 from spanwise.telemetry import Telemetry
 from spanwise.web import Sources, WebConfig, WebServer
 
@@ -45,7 +45,11 @@ class Reads:
             raise NoSuchTraceError
         if len(found) > 1:
             raise ManyTracesError([trace["trace_id"] for trace in found])
-        return {"trace": found[0], "spans": found[0].get("spans", [])}
+        return {"trace": found[0], "spans": found[0].get("spans", []), "findings": []}
+
+    def findings(self, chosen: FindingFilter) -> list[dict[str, Any]]:
+        self.asked.append(chosen)
+        return []
 
     def summary(self) -> dict[str, Any]:
         return {"spans": 7}
