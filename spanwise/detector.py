@@ -231,6 +231,12 @@ class Detector:
             self._bytes -= gone.bytes
         return gone
 
+    def clear(self) -> None:
+        """Forget all open traces: others may store and examine them before they come back."""
+        self._open.clear()
+        self._changed.clear()
+        self._bytes = 0
+
     # Rounds
 
     def due(self) -> list[Key]:

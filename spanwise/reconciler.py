@@ -125,6 +125,7 @@ class Detection(Protocol):
     """A detector, as far as rounds drive it."""
 
     def arrived(self, rows: pa.RecordBatch) -> None: ...
+    def clear(self) -> None: ...
     def due(self) -> list[_Key]: ...
     def ending(self) -> list[tuple[_Key, int, int]]: ...
     def look(self, keys: Iterable[_Key]) -> None: ...
@@ -147,6 +148,26 @@ class Notes(Protocol):
 
     def get_meta(self, key: str) -> str | None: ...
     def set_meta(self, key: str, value: str) -> None: ...
+
+
+class Territory(Protocol):
+    """Which traces are this program's to decide, where several share one store."""
+
+    def owned(self, trace_ids: Sequence[str]) -> Sequence[bool]: ...
+    def term(self) -> int | None:
+        """Changes whenever traces come or go; None while they are on the move, or may have gone unnoticed."""
+
+
+class _Everything:
+    def owned(self, trace_ids: Sequence[str]) -> Sequence[bool]:
+        return [True] * len(trace_ids)
+
+    def term(self) -> int | None:
+        return 0
+
+
+class _MovedError(Exception):
+    """Traces came or went while they were being decided: what was read may be old, so nothing is written."""
 
 
 class ReconcileObserver(Protocol):
@@ -247,7 +268,7 @@ class Reconciler:
         journal: Notes,
         detector: Detection | None = None,
         observer: ReconcileObserver | None = None,
-        owned: Callable[[Sequence[str]], Sequence[bool]] = lambda traces: [True] * len(traces),
+        territory: Territory | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -259,7 +280,8 @@ class Reconciler:
         self._price = price
         self._journal = journal
         self._observer = observer or _Silent()
-        self._owned = owned
+        self._territory = territory or _Everything()
+        self._released = False
         self._clock = clock
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
@@ -293,8 +315,10 @@ class Reconciler:
             self._dirty.clear()
             self._cache.clear()
             self._cached_rows = 0
+            self._arrived.clear()
             self._records.clear()
             self._spilled_ms = self._overflow_ms = None
+            self._released = True
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the running round. True if it finished in time; what is dirty stays so for the next start."""
@@ -411,6 +435,10 @@ class Reconciler:
     def tick(self) -> int:
         """One round: decide what is due. Returns the number of traces; raises what the store raises."""
         started = self._clock()
+        term = self._territory.term()
+        if term is None:
+            return 0
+        self._let_go()
         if not self._warm:
             self._warm_up()
         self._find_spilled()
@@ -420,7 +448,9 @@ class Reconciler:
         if not chosen.keys:
             return 0
         try:
-            self._decide(chosen)
+            self._decide(chosen, term)
+        except _MovedError:
+            return 0  # what is still ours is found again in the store
         except BaseException:
             self._give_back(chosen)
             raise
@@ -430,6 +460,16 @@ class Reconciler:
             self._note()
         self._observer.reconciled(len(chosen.keys), seconds)
         return len(chosen.keys)
+
+    def _let_go(self) -> None:
+        with self._lock:
+            released, self._released = self._released, False
+        if released and self._detector is not None:
+            self._detector.clear()
+
+    def _still(self, term: int) -> None:
+        if self._territory.term() != term:
+            raise _MovedError
 
     def _detect(self) -> None:
         """Hand on what arrived, and look at traces that go on."""
@@ -471,7 +511,7 @@ class Reconciler:
             self._spilled_ms = max(received for _, received, _, _ in found) + 1 if len(found) >= most else None
             if self._overflow_ms is not None:
                 self._spilled_ms = min(self._overflow_ms, self._spilled_ms or self._overflow_ms)
-            ours = self._owned([trace for (_, trace), *_ in found])
+            ours = self._territory.owned([trace for (_, trace), *_ in found])
             for (key, received, low, high), mine in zip(found, ours, strict=True):
                 if mine:
                     self._touch(key, now - self._config.quiet_s, received, low, high, 0, read=True)
@@ -545,16 +585,19 @@ class Reconciler:
             for key, entry in chosen.keys.items():
                 self._dirty.setdefault(key, entry).read = True
 
-    def _decide(self, chosen: _Round) -> None:
+    def _decide(self, chosen: _Round, term: int) -> None:
+        began_ms = self._wall_ns() // 10**6
         known = self._queries.known(chosen.keys)
         spans = self._rows_of(chosen, known)
         corrections = 0
         if spans.num_rows:
             spans, whole = self._with_logs(spans)
             decision = decide(spans)
+            self._still(term)
             corrections = self._correct(spans, decision, whole)
             found = self._detector.decided(chosen.keys, known, spans) if self._detector is not None else {}
-            self._summarise(spans, decision, known, found)
+            self._still(term)
+            self._summarise(spans, decision, known, found, began_ms)
         with self._lock:
             for key, touches in chosen.touches.items():
                 entry = self._dirty.get(key)
@@ -674,15 +717,16 @@ class Reconciler:
         decision: Decision,
         known: Mapping[_Key, _Known],
         found: Mapping[_Key, Found],
+        began_ms: int,
     ) -> None:
+        """`began_ms` is from before anything was read: who read earlier knows less, and must not win by being slow."""
         traces = summarise(spans, decision)
-        now_ms = self._wall_ns() // 10**6
-        version = np.full(traces.num_rows, now_ms, dtype=np.uint64)
+        version = np.full(traces.num_rows, began_ms, dtype=np.uint64)
         day = numbers(traces.column("day").cast(pa.int32())).copy()
         if known:
             for row, key in enumerate(_keys_by_row(traces)):
                 if key in known:
-                    version[row] = max(known[key].version + 1, now_ms)
+                    version[row] = max(known[key].version + 1, began_ms)
                     day[row] = known[key].day  # one partition, or two summaries of a trace would never be merged
         columns = {"version": pa.array(version), "day": arrow.array(day, pa.int32()).cast(pa.date32())}
         if any(one.findings for one in found.values()):

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -138,7 +138,7 @@ async def _work(
         journal=journal,
         detector=_detector(config, store, sink, price, telemetry),
         observer=telemetry,
-        owned=_all if isinstance(journal, SqliteJournal) else journal.owned,
+        territory=None if isinstance(journal, SqliteJournal) else journal,
     )
     telemetry.watch_reconciler(reconciler)
     reconciler.start()
@@ -169,10 +169,6 @@ async def _work(
     pipeline.start()
     stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_S)
     return lambda: {"unknown_models": sorted({model for _, model in list(price.unknown)})}
-
-
-def _all(traces: Sequence[str]) -> Sequence[bool]:
-    return [True] * len(traces)
 
 
 def _watch_journal(telemetry: Telemetry, journal: AnyJournal) -> None:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from processors.price import Price
 from sinks.clickhouse import ClickHouseSink, ClickHouseSinkConfig
 from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TABLES
-from spanwise.reconciler import Reconciler, ReconcilerConfig
+from spanwise.reconciler import Reconciler, ReconcilerConfig, Territory
 from spanwise.store import Store, StoreConfig, TtlDays, open_store
 from tests.build import START, batch
 
@@ -69,14 +69,15 @@ class World:
         self.tenant = f"t{next(_TENANTS)}"
         self.reconciler = self.start()
 
-    def start(self, **options: Any) -> Reconciler:
-        """A new reconciler, as after a restart."""
+    def start(self, territory: Territory | None = None, **options: Any) -> Reconciler:
+        """A new reconciler, as after a restart, or one of several."""
         self.reconciler = Reconciler(
             ReconcilerConfig(**options),
             store=self.store,
             sink=self.sink,
             price=self.price,
             journal=self.journal,
+            territory=territory,
             clock=lambda: self.now_s,
             wall_ns=lambda: START + int(self.now_s * 1e9),
         )

@@ -176,6 +176,10 @@ class KafkaJournal:
             return [False] * len(trace_ids)
         return [partition in ours for partition in _native.partitions_of(list(trace_ids), count)]
 
+    def term(self) -> int | None:
+        """Changes whenever partitions come or go; None while they move, or while they may be gone unnoticed."""
+        return self._reader.term() if self._reader is not None else None
+
     # Dead letters
 
     def put(self, taken: SealedRange, frame: Frame, reason: str) -> str:

@@ -144,6 +144,8 @@ class Reader:
         self._admin: AIOKafkaAdminClient | None = None
         self._failure: Exception | None = None
         self._again = False
+        self._alive_s = monotonic()
+        self._lapsed = False
         self._task: asyncio.Task[None] | None = None
         self._on_assigned: Callable[[int], None] = lambda _: None
         self._on_revoked: Callable[[], None] = lambda: None
@@ -194,6 +196,7 @@ class Reader:
                 failure, self._failure = self._failure, None
                 raise RuntimeError("partitions could not be taken over") from failure
             now = self._monotonic()
+            await self._stay_sure(now)
             if self._moving:
                 heard = now
                 await asyncio.sleep(_MOVING_PAUSE_S)
@@ -217,7 +220,28 @@ class Reader:
                 raise RuntimeError("nothing arrives although there is something")
             if now - tidied > _IDLE_COMMIT_S:
                 tidied = now
-                await self._commit_notes()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._commit_notes(), _IDLE_COMMIT_S)
+
+    async def _stay_sure(self, now: float) -> None:
+        """Notice that this process was stopped or cut off for so long that its partitions may be someone else's.
+
+        A commit that is accepted shows that they are not; else the client joins the group again.
+        """
+        self._lapsed |= now - self._alive_s > self._config.session_timeout_s
+        self._alive_s = now
+        if self._lapsed and not self._moving:
+            with self._lock:
+                ours = list(self._partitions)
+            with suppress(_GoneError, KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(self._commit(ours), self._config.session_timeout_s)
+                self._lapsed = False
+            self._alive_s = self._monotonic()
+
+    def term(self) -> int | None:
+        with self._lock:
+            overdue = self._monotonic() - self._alive_s > self._config.session_timeout_s
+            return None if self._moving or self._lapsed or overdue else self._generation
 
     async def _seek_back(self, consumer: AIOKafkaConsumer) -> None:
         with self._lock:
@@ -288,6 +312,7 @@ class Reader:
             self._partitions = parts
             self._round = 0
             self._generation += 1
+            self._lapsed = False
             self._moving = False
             self.counts.rebalances += 1
             self._changed.notify_all()
