@@ -32,7 +32,11 @@ class RetryLoopConfig(SignatureConfig):
         0.6, gt=0, le=1, description="Share of the argument values that nearly identical calls have in common."
     )
     same_share: float = Field(
-        0.93, gt=0, le=1, description="Share of the words two results have in common to be the same answer."
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of the words two results have in common to be the same answer. It is estimated from at most "
+        "64 words of each, so it leaves room for three hundredths of error.",
     )
     words_min: int = Field(
         8, ge=1, description="Words a result needs for that comparison, and an argument for an empty result to count."
