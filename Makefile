@@ -36,6 +36,7 @@ test: lint
 bench: setup
 	$(BIN)/python -m bench.native_decode
 	$(BIN)/python -m bench.end_to_end
+	$(BIN)/python -m bench.fleet
 
 # The crash, damage and mutation tests of `make test`, in full size: about an hour.
 chaos: setup

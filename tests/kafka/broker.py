@@ -119,7 +119,6 @@ class Broker:
             "broker.session.timeout.ms": "2000",
             "controller.quorum.fetch.timeout.ms": "1000",
             "controller.quorum.election.timeout.ms": "500",
-            "log.flush.interval.messages": "1" if len(voters) == 1 else "9223372036854775807",
         }
         if certificate is not None:
             login = "org.apache.kafka.common.security.plain.PlainLoginModule required"

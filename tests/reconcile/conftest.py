@@ -69,8 +69,9 @@ class World:
         self.tenant = f"t{next(_TENANTS)}"
         self.reconciler = self.start()
 
-    def start(self, territory: Territory | None = None, **options: Any) -> Reconciler:
-        """A new reconciler, as after a restart, or one of several."""
+    def start(self, **options: Any) -> Reconciler:
+        """A new reconciler, as after a restart, or with a `territory` one of several."""
+        territory: Territory | None = options.pop("territory", None)
         self.reconciler = Reconciler(
             ReconcilerConfig(**options),
             store=self.store,

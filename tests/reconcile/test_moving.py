@@ -35,12 +35,12 @@ def watermark(world: World) -> int:
 
 
 def test_a_trace_that_moves_before_it_is_decided_is_decided_whole_by_its_new_owner(world: World) -> None:
-    before = world.start(Territory(1))
+    before = world.start(territory=Territory(1))
     before.tick()
     world.arrive([llm(1, usage=(100, 1))])
     mark = watermark(world)
     before.release()
-    after = world.start(Territory(1))
+    after = world.start(territory=Territory(1))
     after.rebuild(mark)
     world.arrive([llm(2, usage=(10, 1))])
     world.settle()
@@ -50,24 +50,24 @@ def test_a_trace_that_moves_before_it_is_decided_is_decided_whole_by_its_new_own
 
 
 def test_traces_of_others_are_left_alone_when_state_is_rebuilt(world: World) -> None:
-    world.start(Territory(1, 2)).tick()
+    world.start(territory=Territory(1, 2)).tick()
     world.arrive([llm(1, trace=1), llm(2, trace=2)])
     mark = watermark(world)
-    after = world.start(Territory(2))
+    after = world.start(territory=Territory(2))
     after.rebuild(mark)
     world.settle()
     assert list(world.traces()) == [trace_id(2)]
 
 
 def test_nothing_is_decided_while_traces_are_on_the_move(world: World) -> None:
-    reconciler = world.start(Territory(1, terms=[None]))
+    reconciler = world.start(territory=Territory(1, terms=[None]))
     world.arrive([llm(1)])
     assert quiet(world, reconciler) == 0
     assert world.traces() == {}
 
 
 def test_who_slept_through_a_move_writes_nothing_of_what_it_had_read_before(world: World) -> None:
-    sleeper = world.start(Territory(1, terms=[1, 1, 2]))  # it moves after the round was begun
+    sleeper = world.start(territory=Territory(1, terms=[1, 1, 2]))  # it moves after the round was begun
     sleeper.tick()
     world.arrive([llm(1)])
     assert quiet(world, sleeper) == 0
@@ -78,7 +78,7 @@ def test_of_two_who_decide_one_trace_the_one_that_read_later_wins_however_late_t
     slow = world.start()
     slow.tick()
     world.arrive([llm(1)])
-    quick = world.start(Territory(1))
+    quick = world.start(territory=Territory(1))
     quick.rebuild(watermark(world))
 
     class Overtaking(Territory):
