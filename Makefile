@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo up test lint bench chaos wheel record clean
+.PHONY: setup demo up test lint bench bench-detect chaos wheel record clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,9 @@ lint: setup
 test: lint
 	cargo test --manifest-path native/Cargo.toml --quiet
 	$(BIN)/pytest
+
+bench-detect: setup
+	$(BIN)/python -m bench.score
 
 bench: setup
 	$(BIN)/python -m bench.native_decode

@@ -10,7 +10,7 @@ import pytest
 
 from spanwise.detector import DetectConfig, Detector
 from spanwise.model import CONTENT, LOG_EVENTS, TABLES
-from spanwise.reconciler import Reconciler, ReconcilerConfig
+from spanwise.reconciler import Reconciler, ReconcilerConfig, Territory
 from spanwise.store import Store
 from tests.build import START, batch
 from tests.reconcile.conftest import World as ReconcilerWorld
@@ -35,7 +35,9 @@ class World(ReconcilerWorld):
     observer: Observer
     detector: Detector
 
-    def start(self, detect: DetectConfig | None = None, **options: Any) -> Reconciler:
+    def start(
+        self, territory: Territory | None = None, detect: DetectConfig | None = None, **options: Any
+    ) -> Reconciler:
         """A new reconciler and detector, as after a restart."""
         self.observer = Observer()
         self.detector = Detector(
@@ -54,6 +56,7 @@ class World(ReconcilerWorld):
             price=self.price,
             journal=self.journal,
             detector=self.detector,
+            territory=territory,
             clock=lambda: self.now_s,
             wall_ns=self.wall_ns,
         )

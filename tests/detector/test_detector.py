@@ -165,7 +165,7 @@ def test_a_trace_whose_root_never_arrives_ends_after_a_while(world: World) -> No
 
 
 def test_memory_for_open_traces_is_bounded_and_findings_outlive_it(world: World) -> None:
-    world.start(DetectConfig(state_bytes_max=1 << 20))
+    world.start(detect=DetectConfig(state_bytes_max=1 << 20))
     for number in range(1, 61):
         world.take(rows(world, *(tool(n, n, trace=number, query=f"q{n}") for n in range(2, 140))))
     world.settle()
@@ -179,7 +179,7 @@ def test_memory_for_open_traces_is_bounded_and_findings_outlive_it(world: World)
 
 
 def test_excerpts_can_be_left_out(world: World) -> None:
-    world.start(DetectConfig(excerpts=False))
+    world.start(detect=DetectConfig(excerpts=False))
     world.take(rows(world, tool(2, 1), tool(4, 3), tool(6, 5)))
     world.settle()
     (found,) = world.findings()
