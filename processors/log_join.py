@@ -49,7 +49,11 @@ _NUMBERS: Final = (
 )
 _USAGE: Final = ("usage_scope", "input_basis")
 JOINED: Final = (*_TEXTS, *_LISTS, *_NUMBERS, *_USAGE, "content")
-"""Columns of `spans` that a join may change."""
+"""Columns of `spans` that a join may change.
+
+`fingerprint` is none of them: it stays what the span itself showed. Records bring one message each and text is needed to
+tell what they come to, so a span whose messages are in log records only is seen by detectors without its content, but
+with its error, finish reasons, usage and names."""
 
 
 def assign(spans: pa.RecordBatch, logs: pa.RecordBatch) -> Ints:
