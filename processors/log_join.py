@@ -51,8 +51,8 @@ _USAGE: Final = ("usage_scope", "input_basis")
 JOINED: Final = (*_TEXTS, *_LISTS, *_NUMBERS, *_USAGE, "content")
 """Columns of `spans` that a join may change.
 
-`fingerprint` is none of them: it stays what the span itself showed. Records bring one message each and text is needed to
-tell what they come to, so a span whose messages are in log records only is seen by detectors without its content, but
+`fingerprint` is none of them: it stays what the span itself showed. Records bring one message each, and it takes their
+text to tell what they come to. So detectors see a span whose messages are in log records only without its content, but
 with its error, finish reasons, usage and names."""
 
 

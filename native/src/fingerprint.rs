@@ -1,8 +1,8 @@
 //! Fingerprints: what detectors see of a span, as `FINGERPRINT` in `processors/detect/steps.py` lays it out.
 //!
 //! Hashes, classes and token sketches of what went in and came out, never text. Messages are known by the hashes that
-//! `content` has of them already; each distinct message and tool definition is read once a decode call. Beyond hashing a
-//! value whole, nothing reads more than its first 4 kB.
+//! `content` has of them already; each distinct message and tool definition is read once a decode call. A value is
+//! hashed, and as JSON parsed, in time linear to its length; its text is looked into up to a fixed length only.
 
 mod errors;
 mod message;
@@ -30,7 +30,7 @@ const VERSION: u8 = 1;
 /// Text of one value that is looked into.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Text of one value that goes into a sketch. Twice as much costs twice the time, and a sketch holds no more.
-pub const SKETCH_BYTES_MAX: usize = 2048;
+pub const SKETCH_BYTES_MAX: usize = 1024;
 /// Longer results are hashed as they are: nothing is taken off them.
 const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
 /// Shorter texts keep their digits: in these the number is the answer.

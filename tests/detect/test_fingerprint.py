@@ -162,7 +162,7 @@ def test_arguments_that_are_no_json_are_hashed_as_text() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("abcdefgh ,.é1", min_size=1, max_size=30), max_size=60))
 def test_words_of_a_result_are_those_of_the_oracle(parts: list[str]) -> None:
-    given_ = "\n".join(parts)[:1_000]
+    given_ = "\n".join(parts)[:500]
     hashes = sorted({token_hash(word) for word in words([given_])})
     assert tool(given_).output_sketch == set(hashes[:64])
 
@@ -532,6 +532,49 @@ def test_hostile_values_cost_no_more_than_their_length(payload: str) -> None:
         assert made.flags & Flag.HAS_OUTPUT
         assert len(made.output_sketch) <= 64
         assert len(made.long_tokens) <= 16
+
+
+SCRAPS = st.sampled_from(
+    [
+        '{"role":"assistant","parts":[',
+        '{"type":"tool_call","name":"a","id":"1","arguments":',
+        '{"type":"tool_call_response","id":"2","response":',
+        '{"type":"text","content":"',
+        '{"isError":true,"content":[{"type":"text","text":"',
+        "exitcode: ",
+        "Traceback (most recent call last)",
+        "Error: ",
+        "é東\u0000",
+        "\\\\u12",
+        '"',
+        "}",
+        "]",
+        ",",
+        "1e999",
+        "x" * 70,
+        " * ",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(SCRAPS, st.text(max_size=6)), max_size=14).map("".join))
+def test_any_text_in_any_place_gives_a_fingerprint_of_bounded_size(scrap: str) -> None:
+    places = (
+        "gen_ai.tool.call.result",
+        "gen_ai.tool.call.arguments",
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.tool.definitions",
+        "gen_ai.system_instructions",
+        "error.type",
+        "gen_ai.request.max_tokens",
+    )
+    for operation in ("execute_tool", "chat", "invoke_agent", "retrieval"):
+        of = dict.fromkeys(places, scrap) | {"gen_ai.operation.name": operation}
+        row = span(of, error=True, message=scrap, events=[exception(scrap, scrap)])
+        assert read(row["fingerprint"]) is not None
+        assert len(row["fingerprint"]) <= 64 + 4 * (64 + 64 + 16)
 
 
 # ------------------------------------------------------------------------------------------------ labelled recordings
