@@ -30,7 +30,7 @@ const VERSION: u8 = 1;
 /// Text of one value that is looked into.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Text of one value that goes into a sketch. Twice as much costs twice the time, and a sketch holds no more.
-pub const SKETCH_BYTES_MAX: usize = 1024;
+pub const SKETCH_BYTES_MAX: usize = 2048;
 /// Longer results are hashed as they are: nothing is taken off them.
 const ENVELOPE_BYTES_MAX: usize = 16 * 1024;
 /// Shorter texts keep their digits: in these the number is the answer.

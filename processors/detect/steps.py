@@ -134,7 +134,7 @@ of the agent name on the span. `template`: hash of the error with numbers and qu
 `output`: hash of result or output messages; `output_masked`: the same with digits masked if longer than 80 characters.
 `max_tokens`: output limit of the request, 0 = unknown. Hashes are XXH3 cut to their width (`output` and `output_masked`
 the lower half of XXH3-128, which `content` has already), never 0 for what is there; those of tokens are simpler.
-Sketches are taken of the first 1 kB of a value: at most 64 hashes of words of input and output, 16 of tokens of 24
+Sketches are taken of the first 2 kB of a value: at most 64 hashes of words of input and output, 16 of tokens of 24
 characters and more. Retrieval and other steps have none, model calls only the last.
 """
 

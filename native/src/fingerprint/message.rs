@@ -272,7 +272,7 @@ impl Definition {
     }
 }
 
-/// Texts of a message, at most 1 kB of each: its text, its results, the arguments of its calls.
+/// Texts of a message, at most 2 kB of each: its text, its results, the arguments of its calls.
 pub fn texts(json: &str, bump: &Bump, each: &mut impl FnMut(&str)) {
     let Ok(Node::Obj(object)) = parse(json, bump) else {
         return each(tokens::head(json, SKETCH_BYTES_MAX));

@@ -79,7 +79,7 @@ impl Sketch {
         &self.hashes
     }
 
-    /// Words of the first 1 kB: letters and digits in a row, in lower case. An ideograph or kana is a word of its own.
+    /// Words of the first 2 kB: letters and digits in a row, in lower case. An ideograph or kana is a word of its own.
     pub fn words(&mut self, text: &str) {
         let text = head(text, SKETCH_BYTES_MAX);
         let mut buffer = std::mem::take(&mut self.buffer);
