@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Self, TypeAlias
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, Discriminator, Field, SecretStr, Tag, ValidationError
+from pydantic import BaseModel, Discriminator, Field, SecretStr, Tag, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import (
@@ -91,6 +91,16 @@ class Config(BaseSettings):
     sink: ClickHouseSinkConfig = Field(default_factory=ClickHouseSinkConfig, description="How rows are inserted.")
     web: WebConfig = Field(default_factory=WebConfig, description="The HTTP API, health and metrics.")
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig, description="Metrics and logs of the process.")
+
+    @model_validator(mode="after")
+    def _brokers_answer_first(self) -> Self:
+        journal, receiver_s = self.journal, self.receiver.limits.ack_timeout_s
+        if isinstance(journal, KafkaJournalConfig) and journal.ack_timeout_s >= receiver_s:
+            raise ValueError(
+                f"journal.ack_timeout_s ({journal.ack_timeout_s:g}) must be below receiver.limits.ack_timeout_s "
+                f"({receiver_s:g}), or senders are refused before the spool is tried"
+            )
+        return self
 
     @property
     def journal_dir(self) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from spanwise.config import Config, ConfigError, config_reference, load
+from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
 
 
 @pytest.fixture
@@ -178,3 +179,52 @@ def test_every_option_says_what_it_does() -> None:
     rows = [line for line in reference.splitlines() if line.startswith("| `")]
     assert len(rows) > 50
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_a_journal_is_in_sqlite_unless_a_kind_is_named(file: Path) -> None:
+    file.write_text("journal:\n  file_bytes_max: 1000000\n")
+    assert load(file, environ={}).journal == SqliteJournalConfig(file_bytes_max=1_000_000)
+
+    file.write_text("journal:\n  kind: kafka\n  servers: [a:1, b:2]\n  topics: {partitions: 3}\n")
+    journal = load(
+        file, environ={"SPANWISE_JOURNAL__SASL__USERNAME": "me", "SPANWISE_JOURNAL__SASL__PASSWORD": "x"}
+    ).journal
+    assert isinstance(journal, KafkaJournalConfig)
+    assert journal.servers == ("a:1", "b:2")
+    assert journal.topics.partitions == 3
+    assert journal.sasl is not None
+    assert journal.sasl.secret() == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("journal:\n  kind: kafak\n", "FILE:1: journal.kind: must be one of 'sqlite', 'kafka'"),
+        (
+            "journal:\n  kind: kafka\n  server: [a:1]\n",
+            "FILE:3: journal.server: there is no such option; did you mean `servers`?",
+        ),
+        (
+            "journal:\n  kind: kafka\n  topics:\n    partitions: many\n",
+            "FILE:4: journal.topics.partitions: must be a valid integer, unable to parse string as an integer",
+        ),
+        (
+            "journal:\n  kind: kafka\n  topics: {replicas: 1}\n",
+            "FILE:3: journal.topics: in_sync_replicas_min (2) must not exceed replicas (1)",
+        ),
+        (
+            "journal:\n  kind: kafka\n  ack_timeout_s: 4\n",
+            "FILE: journal.ack_timeout_s (4) must be below receiver.limits.ack_timeout_s (4), or senders are "
+            "refused before the spool is tried",
+        ),
+        (
+            "journal:\n  kind: kafka\n  sasl: {username: me, password: hush, mechanism: PLAIN}\n",
+            "FILE:1: journal: sasl.mechanism PLAIN shows the password to the network: set `tls` too",
+        ),
+    ],
+)
+def test_a_wrong_kafka_journal_is_told_by_line_and_option(file: Path, text: str, expected: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as wrong:
+        load(file, environ={})
+    assert [problem.replace(str(file), "FILE") for problem in wrong.value.problems] == [expected]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bench.payloads import agent, small
 from spanwise.journal import JournalError, KafkaJournalConfig
 from spanwise.journal.kafka.journal import KafkaJournal, list_dead_letters, replay_dead_letters
+from spanwise.journal.kafka.quiet import Seldom
 from spanwise.stage import RejectedError, SealedRange
 from tests.kafka.broker import Cluster
 from tests.kafka.fleet import journal_config, made
@@ -80,7 +82,7 @@ def produce(servers: str, topic: str, *values: bytes, partition: int = 0) -> Non
     """As another program would, without our headers."""
 
     async def run() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=servers, max_request_size=4 << 20)
+        producer = AIOKafkaProducer(bootstrap_servers=servers, max_request_size=8 << 20)
         await producer.start()
         try:
             for value in values:
@@ -261,6 +263,19 @@ def test_poison_goes_to_the_dead_letters_and_the_rest_of_its_range_goes_on(clust
     assert (broken.offset, broken.value) == (3, b'{"resourceSpans": 5}')
 
 
+def test_records_larger_than_a_fetch_or_a_dead_letter_block_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    roomy = made(journal_config(cluster.addresses, topics={"partitions": 1}, message_bytes_max=8_000_000))
+    config = roomy.model_copy(update={"message_bytes_max": 20_000})
+    large = request_of(span(name="x" * 6_000_000).SerializeToString())
+    produce(cluster.addresses, config.traces_topic, large, b"\xff" * 6_000_000, one(1))
+    with reading(config, tmp_path) as journal:
+        frames = [frame for taken in take_spans(journal, 2) for frame in taken.frames]
+    assert [len(frame.body) for frame in frames] == [len(large), len(one(1))]
+    (letter,) = list_dead_letters(config, 10)
+    assert letter.value == b"\xff" * 20_000
+    assert letter.reason.endswith("the first 20000 of 6000000 bytes")
+
+
 def test_dead_letters_are_sent_again_to_where_they_came_from_and_listed_no_more(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -333,3 +348,16 @@ def test_brokers_that_are_away_at_the_start_are_named(tmp_path: Path) -> None:
     config = journal_config("127.0.0.1:1")
     with pytest.raises(JournalError, match=r"cannot reach Kafka at 127\.0\.0\.1:1 \(journal\.servers\)"):
         config.build(tmp_path)
+
+
+def test_the_client_repeats_itself_twice_a_minute_at_most() -> None:
+    now = [0.0]
+    seldom = Seldom(lambda: now[0])
+    told = []
+    for second in range(70):
+        now[0] = float(second)
+        for text in ("cannot reach %s", "no leader for %s"):
+            record = logging.LogRecord("aiokafka.conn", logging.ERROR, "", 0, text, (second,), None)
+            told += [(second, text)] * seldom.filter(record)
+    assert [second for second, text in told if text.startswith("cannot")] == [0, 30, 60]
+    assert len(told) == 6

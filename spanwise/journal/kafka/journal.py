@@ -19,6 +19,7 @@ from spanwise.journal.kafka import letters, topics
 from spanwise.journal.kafka.config import KafkaJournalConfig
 from spanwise.journal.kafka.letters import DeadLetter, as_letter
 from spanwise.journal.kafka.loop import LoopThread
+from spanwise.journal.kafka.quiet import hush
 from spanwise.journal.kafka.reader import Reader
 from spanwise.journal.kafka.record import SIGNAL, Record, headers
 from spanwise.journal.kafka.writer import Writer
@@ -78,6 +79,7 @@ class KafkaJournal:
 
         With a spool, which is opened in `directory`, brokers may be away at the start.
         """
+        hush()
         self._config = config
         self._wall_clock_ns = wall_clock_ns
         self.spool: SqliteJournal | None = config.spool.build(directory) if config.spool is not None else None
@@ -272,6 +274,7 @@ def replay_dead_letters(config: KafkaJournalConfig) -> int:
 
 
 def _once(config: KafkaJournalConfig, work: Callable[[dict[str, Any]], Coroutine[Any, Any, T]]) -> T:
+    hush()
     connection = _connection(config)
     loop = LoopThread("spanwise-kafka")
     try:

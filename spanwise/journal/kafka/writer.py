@@ -28,6 +28,7 @@ from spanwise.stage import Changed, OverloadedError, RejectedError, SealedRange
 
 _INLINE_BYTES: Final = 1 << 20
 _PAUSE_S: Final = 1.0
+_TELL_AGAIN_S: Final = 30.0
 _DRAIN_BYTES: Final = 4 << 20
 _LISTED_MAX: Final = 5
 _KEY_CHARS_MAX: Final = 128
@@ -238,6 +239,7 @@ class Writer:
         self.up = self._spool is None or not self._spool.unfinished
 
     async def _reconnect(self) -> None:
+        told_s = float("-inf")
         while not self._closed:
             await self._wanted.wait()
             self._wanted.clear()
@@ -245,7 +247,9 @@ class Writer:
                 try:
                     await self._connect()
                 except (KafkaError, OSError, TimeoutError) as error:
-                    _log.warning("brokers do not answer", error=type(error).__name__)
+                    if self._monotonic() - told_s > _TELL_AGAIN_S:
+                        told_s = self._monotonic()
+                        _log.warning("brokers do not answer", error=type(error).__name__)
                     await asyncio.sleep(_PAUSE_S)
 
     # While they are away
@@ -277,11 +281,11 @@ class Writer:
                 await asyncio.sleep(_PAUSE_S)
 
     async def _send_range(self, taken: SealedRange) -> bool:
+        sent = []
         for frame in taken.frames:
             parts, _ = await self._split(frame.signal, frame.body)
-            if not await self._send(frame.tenant, frame.received_unix_nano, frame.signal, parts):
-                return False
-        return True
+            sent.append(self._send(frame.tenant, frame.received_unix_nano, frame.signal, parts))
+        return all(await asyncio.gather(*sent))
 
     async def close(self) -> None:
         self._closed = True
