@@ -50,6 +50,7 @@ def _checked_address(text: str) -> str:
 
 
 HostPort = Annotated[str, AfterValidator(_checked_address)]
+TENANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class SecretConfig(BaseModel):
@@ -100,7 +101,7 @@ class TokenConfig(SecretConfig):
     """One bearer token: whose data it carries and where the token is found."""
 
     tenant: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=TENANT_PATTERN,
         description="Tenant that everything sent with this token belongs to.",
     )
 

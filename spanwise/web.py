@@ -24,9 +24,10 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from receiver.config import Address, HostPort, SecretConfig, parse_address
+from receiver.config import TENANT_PATTERN, Address, HostPort, SecretConfig, parse_address
 from spanwise.query.ask import (
     SEVERITIES,
+    ConfinedError,
     FindingFilter,
     ManyTracesError,
     NoSuchTraceError,
@@ -51,13 +52,22 @@ FORMATS: Final = {
 """What `POST /api/v1/sql` can answer. `table` is lines of JSON: the column names, their types, then each row."""
 
 _OPEN_PATHS: Final = ("/healthz", "/readyz")
+_TENANT_PATHS: Final = ("/api/v1/traces", "/api/v1/findings", "/api/v1/summary", "/api/v1/sql")
+"""And what is below them: all that a token bound to a tenant may ask for. Its reads are limited by `Queries.within`."""
 _RETRY_AFTER: Final = {"Retry-After": "1"}
+_TENANT: Final = web.RequestKey("tenant", str)
 
 
 class ReaderConfig(SecretConfig):
-    """A bearer token that may read everything, of every tenant."""
+    """A bearer token that may read: everything, or what belongs to one tenant."""
 
     name: str = Field(min_length=1, max_length=64, description="Who holds the token; for people, not checked.")
+    tenant: str | None = Field(
+        None,
+        pattern=TENANT_PATTERN,
+        description="The only tenant it may read, without SQL and without what is about the whole program (metrics, "
+        "status). Empty: it reads everything, of every tenant.",
+    )
 
     @property
     def owner(self) -> str:
@@ -142,7 +152,7 @@ class _Api:
     def __init__(self, config: WebConfig, sources: Sources) -> None:
         self._config = config
         self._sources = sources
-        self._tokens = [token.digest() for token in config.tokens]
+        self._tokens = [(token.digest(), token.tenant or "") for token in config.tokens]
         self._guard_host = parse_address(config.address).is_loopback
         self._slots = asyncio.Semaphore(config.reads_concurrent)
         self._waiting = 0
@@ -191,9 +201,16 @@ class _Api:
         if self._tokens and request.path not in _OPEN_PATHS:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
-            matches = [hmac.compare_digest(digest, known) for known in self._tokens]
-            if scheme.lower() != "bearer" or not any(matches):
+            tenants = [tenant for known, tenant in self._tokens if hmac.compare_digest(digest, known)]
+            if scheme.lower() != "bearer" or not tenants:
                 raise ApiError("a valid token is needed", "send the header `Authorization: Bearer TOKEN`", status=401)
+            if tenants[0] and not request.path.startswith(_TENANT_PATHS):
+                raise ApiError(
+                    "this is about all tenants, and the token is bound to one",
+                    f"it may ask for {', '.join(_TENANT_PATHS[:-1])}",
+                    status=403,
+                )
+            request[_TENANT] = tenants[0]
         return await handler(request)
 
     # Health
@@ -218,32 +235,34 @@ class _Api:
 
     # Reads
 
-    def _queries(self) -> Queries:
+    def _queries(self, request: web.Request) -> Queries:
+        """What the asker may read."""
         if self._sources.queries is None:
             raise ApiError("this process only receives and has no store", "ask a worker (`spanwise work`)", status=404)
-        return self._sources.queries
+        tenant = request.get(_TENANT, "")
+        return self._sources.queries.within(tenant) if tenant else self._sources.queries
 
     async def traces(self, request: web.Request) -> web.Response:
         chosen = _trace_filter(request.query)
-        return _json({"traces": await self._read(lambda: self._queries().traces(chosen))})
+        return _json({"traces": await self._read(lambda: self._queries(request).traces(chosen))})
 
     async def trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["trace_id"].lower()
         if not 1 <= len(trace_id) <= 32 or trace_id.strip("0123456789abcdef"):
             raise ApiError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
-        return _json(await self._read(lambda: self._queries().trace(trace_id)))
+        return _json(await self._read(lambda: self._queries(request).trace(trace_id)))
 
     async def findings(self, request: web.Request) -> web.Response:
         chosen = _finding_filter(request.query)
-        return _json({"findings": await self._read(lambda: self._queries().findings(chosen))})
+        return _json({"findings": await self._read(lambda: self._queries(request).findings(chosen))})
 
-    async def summary(self, _request: web.Request) -> web.Response:
-        return _json(await self._read(self._queries().summary))
+    async def summary(self, request: web.Request) -> web.Response:
+        return _json(await self._read(self._queries(request).summary))
 
     async def sql(self, request: web.Request) -> web.StreamResponse:
         statement, format_, parameters = await self._statement(request)
         async with self._slot():
-            pieces = await self._on_thread(self._queries().sql, statement, format_, parameters)
+            pieces = await self._on_thread(self._queries(request).sql, statement, format_, parameters)
             try:
                 return await self._stream(request, pieces, FORMATS[format_])
             finally:
@@ -346,7 +365,15 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error is JSON `{"error": {"message", "hint"}}`."""
     try:
         return await handler(request)
-    except (ApiError, QueryError, StoreError, OverloadedError, NoSuchTraceError, ManyTracesError) as error:
+    except (
+        ApiError,
+        QueryError,
+        StoreError,
+        OverloadedError,
+        ConfinedError,
+        NoSuchTraceError,
+        ManyTracesError,
+    ) as error:
         told = _told(error)
         return _error(told.status, told.message, told.hint)
     except web.HTTPRequestEntityTooLarge:
@@ -366,6 +393,12 @@ def _told(error: Exception) -> ApiError:
     match error:
         case ApiError():
             told = error
+        case ConfinedError():
+            told = ApiError(
+                "SQL reads the rows of all tenants, and the token is bound to one",
+                f"ask {', '.join(_TENANT_PATHS[:-1])}, or use a token without `tenant`",
+                status=403,
+            )
         case NoSuchTraceError():
             told = ApiError("there is no such trace", "a new one takes a second to appear", status=404)
         case ManyTracesError():

@@ -1,6 +1,21 @@
 """Reads for people and programs: a user's SQL, and the few questions the API and the CLI ask themselves."""
 
-from spanwise.query.ask import FindingFilter, ManyTracesError, NoSuchTraceError, Queries, TraceFilter
+from spanwise.query.ask import (
+    ConfinedError,
+    FindingFilter,
+    ManyTracesError,
+    NoSuchTraceError,
+    Queries,
+    TraceFilter,
+)
 from spanwise.query.reads import StoreQueries
 
-__all__ = ["FindingFilter", "ManyTracesError", "NoSuchTraceError", "Queries", "StoreQueries", "TraceFilter"]
+__all__ = [
+    "ConfinedError",
+    "FindingFilter",
+    "ManyTracesError",
+    "NoSuchTraceError",
+    "Queries",
+    "StoreQueries",
+    "TraceFilter",
+]

@@ -8,6 +8,10 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 
+class ConfinedError(Exception):
+    """A reader that is bound to one tenant asks for what cannot be limited to it."""
+
+
 class NoSuchTraceError(Exception):
     """No trace has an id that begins so."""
 
@@ -64,6 +68,9 @@ class Queries(Protocol):
     with a zone.
     """
 
+    def within(self, tenant: str) -> Queries:
+        """The same reads, limited to the rows of one tenant. Its `sql` raises ConfinedError."""
+
     def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """Stream the answer to one read-only statement of a user.
 
@@ -78,12 +85,12 @@ class Queries(Protocol):
     def trace(self, trace_id: str) -> dict[str, Any]:
         """`{"trace": row of traces, "spans": [rows], "findings": [rows]}` of the trace whose id begins so.
 
-        Spans have all columns of `spans` but content, attributes, events and links. Raises NoSuchTraceError or
-        ManyTracesError.
+        Spans have all columns of `spans` but content, attributes, events and links. Where several tenants have a trace
+        of that id, it is the one that began last. Raises NoSuchTraceError or ManyTracesError.
         """
 
     def findings(self, chosen: FindingFilter) -> list[dict[str, Any]]:
         """Rows of `findings`, last found first, all columns but version and withdrawn."""
 
     def summary(self) -> dict[str, Any]:
-        """Counts and sums over everything that is stored, for people."""
+        """Counts and sums over everything that may be read, for people."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any, Final
 
-from spanwise.query.ask import FindingFilter, ManyTracesError, NoSuchTraceError, TraceFilter
+from spanwise.query.ask import ConfinedError, FindingFilter, ManyTracesError, NoSuchTraceError, TraceFilter
 from spanwise.store import QueryError, Store, load_sql
 from spanwise.store.reading import read, stream
 
@@ -41,14 +41,24 @@ _TRACE_FINDINGS_MAX: Final = 1_000
 
 
 class StoreQueries:
-    """The reads of one store. Methods block and may be called from several threads at once."""
+    """The reads of one store. Methods block and may be called from several threads at once.
 
-    def __init__(self, store: Store) -> None:
+    With a tenant they see its rows only.
+    """
+
+    def __init__(self, store: Store, tenant: str = "") -> None:
         self._store = store
+        self._tenant = tenant
         self._table_functions: frozenset[str] | None = None
+
+    def within(self, tenant: str) -> StoreQueries:
+        return StoreQueries(self._store, tenant)
 
     def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """See `Queries.sql`. The statement is checked before this returns."""
+        if self._tenant:
+            # no filter of the embedded engine holds against SQL of the reader's own: docs/adr/0008
+            raise ConfinedError
         statement = statement.strip().rstrip(";")
         streams = self._checked(statement)
         wanted = _FORMATS[format_]
@@ -90,6 +100,7 @@ class StoreQueries:
     def traces(self, chosen: TraceFilter) -> list[dict[str, Any]]:
         return self._rows(
             "traces",
+            tenant=self._tenant,
             since_s=chosen.since_s or 0,
             before_s=chosen.before_s or 0,
             service=chosen.service,
@@ -104,26 +115,27 @@ class StoreQueries:
     def trace(self, trace_id: str) -> dict[str, Any]:
         trace_id = trace_id.lower()
         if len(trace_id) < _ID_DIGITS:
-            found = [row["trace_id"] for row in self._rows("trace_ids", prefix=trace_id)]
+            found = [row["trace_id"] for row in self._rows("trace_ids", tenant=self._tenant, prefix=trace_id)]
             if len(found) > 1:
                 raise ManyTracesError(found)
             if not found:
                 raise NoSuchTraceError
             (trace_id,) = found
-        summary = self._rows("trace", trace_id=trace_id)
+        summary = self._rows("trace", tenant=self._tenant, trace_id=trace_id)
         if not summary:
             raise NoSuchTraceError
+        owner = self.within(summary[0]["tenant"])
         return {
             "trace": summary[0],
-            "spans": self._rows("trace_spans", trace_id=trace_id),
-            "findings": self.findings(FindingFilter(limit=_TRACE_FINDINGS_MAX, trace_id=trace_id)),
+            "spans": owner._rows("trace_spans", tenant=owner._tenant, trace_id=trace_id),
+            "findings": owner.findings(FindingFilter(limit=_TRACE_FINDINGS_MAX, trace_id=trace_id)),
         }
 
     def findings(self, chosen: FindingFilter) -> list[dict[str, Any]]:
-        return self._rows("findings", **{**asdict(chosen), "since_s": chosen.since_s or 0})
+        return self._rows("findings", **{**asdict(chosen), "tenant": self._tenant, "since_s": chosen.since_s or 0})
 
     def summary(self) -> dict[str, Any]:
-        return self._rows("summary")[0]
+        return self._rows("summary", tenant=self._tenant)[0]
 
     def _rows(self, name: str, **params: Any) -> list[dict[str, Any]]:
         answer = read(self._store, load_sql("spanwise.query", name), params, "JSONEachRow")

@@ -13,8 +13,15 @@ import pyarrow.parquet
 import pytest
 from pydantic import SecretStr
 
-from spanwise.model import SPANS, TRACES
-from spanwise.query import ManyTracesError, NoSuchTraceError, StoreQueries, TraceFilter
+from spanwise.model import FINDINGS, SPANS, TRACES
+from spanwise.query import (
+    ConfinedError,
+    FindingFilter,
+    ManyTracesError,
+    NoSuchTraceError,
+    StoreQueries,
+    TraceFilter,
+)
 from spanwise.store import QueryError, Store, StoreConfig, open_store
 from tests.store import rows
 
@@ -264,3 +271,55 @@ def test_the_summary_counts_what_is_stored(queries: StoreQueries) -> None:
     summary = queries.summary()
 
     assert (summary["traces"], summary["spans"]) == (2, 2)
+
+
+# Tenants
+
+
+SHARED = "c" * 32
+"""Two tenants have a trace of this id."""
+
+
+@pytest.fixture(scope="module")
+def two_tenants(store: Store) -> None:
+    for tenant in ("acme", "zeta"):
+        store.insert(SPANS, rows.spans([rows.span(7, tenant=tenant, trace_id=SHARED, name=tenant)]), f"s-{tenant}")
+        trace = {"tenant": tenant, "trace_id": SHARED, "root_name": tenant, "start_time": rows.NOW_NS, "version": 1}
+        store.insert(TRACES, rows.traces([trace | {"cost_usd": 0, "reported_cost_usd": 0}]), f"t-{tenant}")
+        finding = {"tenant": tenant, "trace_id": SHARED, "finding_id": f"{tenant}-1", "severity": "high", "version": 1}
+        store.insert(FINDINGS, rows.findings([finding]), f"f-{tenant}")
+
+
+@pytest.mark.usefixtures("two_tenants")
+@pytest.mark.parametrize("tenant", ["acme", "zeta"])
+def test_reads_within_a_tenant_see_its_rows_only(queries: StoreQueries, tenant: str) -> None:
+    within = queries.within(tenant)
+
+    assert {row["tenant"] for row in within.traces(TraceFilter())} == {tenant}
+    assert {row["tenant"] for row in within.findings(FindingFilter())} == {tenant}
+    assert (within.summary()["traces"], within.summary()["spans"]) == (1, 1)
+    for trace_id in (SHARED, SHARED[:4]):
+        found = within.trace(trace_id)
+        assert found["trace"]["root_name"] == tenant
+        assert [span["name"] for span in found["spans"]] == [tenant]
+        assert [finding["finding_id"] for finding in found["findings"]] == [f"{tenant}-1"]
+
+
+@pytest.mark.usefixtures("two_tenants")
+def test_traces_of_another_tenant_are_unknown_within_a_tenant(queries: StoreQueries) -> None:
+    for trace_id in ("a" * 32, "aa"):
+        with pytest.raises(NoSuchTraceError):
+            queries.within("acme").trace(trace_id)
+
+
+@pytest.mark.usefixtures("two_tenants")
+def test_spans_of_two_tenants_are_never_shown_as_one_trace(queries: StoreQueries) -> None:
+    found = queries.trace(SHARED)
+
+    assert [span["tenant"] for span in found["spans"]] == [found["trace"]["tenant"]]
+    assert [finding["tenant"] for finding in found["findings"]] == [found["trace"]["tenant"]]
+
+
+def test_no_sql_is_answered_within_a_tenant(queries: StoreQueries) -> None:
+    with pytest.raises(ConfinedError):
+        queries.within("acme").sql("SELECT 1", "json", {})

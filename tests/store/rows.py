@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TRACES, Table
+from spanwise.model import CONTENT, FINDINGS, LOG_EVENTS, SPANS, TRACES, Table
 
 NOW_NS = 1_795_219_200_000_000_000
 DAY = dt.date(2026, 11, 21)
@@ -22,6 +22,9 @@ _EMPTY: dict[str, Any] = {
     "cost_usd": None,
     "reported_cost_usd": None,
     "time_to_first_chunk_s": None,
+    "wasted_cost_usd": 0,
+    "started_at": NOW_NS,
+    "detected_at": NOW_NS // 1_000_000,
 }
 
 
@@ -74,3 +77,7 @@ def log_events(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
 
 def traces(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
     return batch(TRACES, rows)
+
+
+def findings(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+    return batch(FINDINGS, rows)

@@ -22,7 +22,12 @@ class Reads:
     answer: Answer = lambda: iter([b'{"n":1}\n'])
     traces_found: list[dict[str, Any]] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
+    tenants: list[str] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
+
+    def within(self, tenant: str) -> Reads:
+        self.tenants.append(tenant)
+        return self
 
     def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         self.asked.append((statement, format_, dict(parameters)))

@@ -309,6 +309,26 @@ async def test_with_tokens_only_their_holders_read_and_health_stays_open() -> No
         assert (await get(f"{server.url}/readyz"))[0] == 200
 
 
+BOUND = [{"name": "acme", "tenant": "acme", "sha256": hashlib.sha256(b"bound").hexdigest()}]
+
+
+@pytest.mark.parametrize("path", ["/traces", "/traces/abcd", "/findings", "/summary"])
+async def test_a_token_bound_to_a_tenant_reads_within_it(path: str) -> None:
+    async with serving(Reads(traces_found=[{"trace_id": "abcd" * 8}]), tokens=BOUND) as server:
+        status, _ = await get(f"{server.url}/api/v1{path}", Authorization="Bearer bound")
+
+        assert (status, server.reads.tenants) == (200, ["acme"])
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/status", "/api/v1/../v1/status", "/%61pi/v1/status"])
+async def test_a_token_bound_to_a_tenant_sees_nothing_of_the_whole_program(path: str) -> None:
+    async with serving(tokens=BOUND) as server:
+        status, body = await get(f"{server.url}{path}", Authorization="Bearer bound")
+
+        assert status == 403
+        assert "bound to one" in body["error"]["message"]
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:1", "example.com:80"])
 def test_listening_beyond_this_machine_needs_tokens_or_insecure(address: str) -> None:
     with pytest.raises(ValidationError, match="can be reached from other machines"):

@@ -4,7 +4,8 @@ SELECT * EXCEPT (version, withdrawn) REPLACE (
     replaceOne(toString(received_at), ' ', 'T') || 'Z' AS received_at
 )
 FROM findings FINAL
-WHERE ({since_s:Float64} = 0 OR findings.detected_at >= toDateTime64({since_s:Float64}, 3, 'UTC'))
+WHERE ({tenant:String} = '' OR tenant = {tenant:String})
+  AND ({since_s:Float64} = 0 OR findings.detected_at >= toDateTime64({since_s:Float64}, 3, 'UTC'))
   AND ({trace_id:String} = '' OR startsWith(trace_id, {trace_id:String}))
   AND ({signature:String} = '' OR signature = {signature:String})
   AND ({service:String} = '' OR service = {service:String})

@@ -3,5 +3,7 @@ SELECT * REPLACE (
     replaceOne(toString(received_at), ' ', 'T') || 'Z' AS received_at
 )
 FROM traces FINAL
-WHERE trace_id = {trace_id:String}
+WHERE ({tenant:String} = '' OR tenant = {tenant:String})
+  AND trace_id = {trace_id:String}
+ORDER BY traces.start_time DESC, tenant
 LIMIT 1

@@ -3,5 +3,5 @@ SELECT * EXCEPT (content, attributes, attribute_types, resource_attributes, scop
     replaceOne(toString(received_at), ' ', 'T') || 'Z' AS received_at
 )
 FROM spans FINAL
-WHERE trace_id = {trace_id:String}
+WHERE tenant = {tenant:String} AND trace_id = {trace_id:String}
 ORDER BY spans.start_time, span_id

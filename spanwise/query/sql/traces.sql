@@ -3,7 +3,8 @@ SELECT * REPLACE (
     replaceOne(toString(received_at), ' ', 'T') || 'Z' AS received_at
 )
 FROM traces FINAL
-WHERE ({since_s:Float64} = 0 OR traces.start_time >= toDateTime64({since_s:Float64}, 9, 'UTC'))
+WHERE ({tenant:String} = '' OR tenant = {tenant:String})
+  AND ({since_s:Float64} = 0 OR traces.start_time >= toDateTime64({since_s:Float64}, 9, 'UTC'))
   AND ({before_s:Float64} = 0 OR traces.start_time < toDateTime64({before_s:Float64}, 9, 'UTC'))
   AND ({service:String} = '' OR has(services, {service:String}))
   AND ({agent:String} = '' OR has(agents, {agent:String}))
