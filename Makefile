@@ -35,6 +35,7 @@ test: lint
 
 bench-detect: setup
 	$(BIN)/python -m bench.score
+	$(BIN)/python -m bench.detect
 
 bench: setup
 	$(BIN)/python -m bench.native_decode

@@ -1,8 +1,8 @@
 """Find failures in open traces and keep the table `findings` right while spans keep arriving.
 
-What is kept of an open trace is its steps, packed, and which findings of it are written. Findings are computed from all
-known steps each time, so neither the order of arrival nor repeats nor a restart matters: a trace that memory does not
-know as a whole is examined only once the reconciler has read all of it from the store.
+Findings are computed from all known steps of a trace each time, so neither the order of arrival nor repeats nor a
+restart matters. A trace is examined when the reconciler decides it, with all rows the store has. If its root has not
+arrived it goes on: its steps stay in memory, packed, and it is looked at again every second in which something came.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import pyarrow as pa
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from processors.columns import encode
 from processors.detect import SignaturesConfig
 from processors.detect.examine import Finding, examine
-from processors.detect.pack import pack
+from processors.detect.pack import Packed, pack
 from processors.detect.signature import Signature
 from processors.detect.steps import STEP, Rows, Steps, sketch_counts
 from spanwise.model import FINDINGS
@@ -37,9 +38,11 @@ Key = tuple[str, str]
 
 _SEVERITIES: Final = ("info", "warning", "high", "critical")
 _STEP_BYTES: Final = STEP.itemsize
-_TRACE_BYTES: Final = 600
+_TRACE_BYTES: Final = 530
 """What Python needs for an open trace besides its packed steps; measured with tracemalloc."""
-_DAY_NS: Final = 86_400 * 10**9
+_IDS_PER_QUERY: Final = 2_000
+_BEFORE_NS: Final = 24 * 3600 * 10**9
+"""Ancestors of a span, which may name its agent, started at most this long before it."""
 
 
 class DetectConfig(BaseModel):
@@ -124,15 +127,12 @@ class _Written:
 
 @dataclass(slots=True)
 class _Open:
+    """A trace that goes on: its root has not arrived."""
+
     rows: bytearray = field(default_factory=bytearray)
     sketches: bytearray = field(default_factory=bytearray)
     touched_s: float = 0.0
     looked_s: float = 0.0
-    low_ns: int = 2**63 - 1
-    high_ns: int = 0
-    whole: bool = False
-    """Memory has all steps that the store has."""
-    rooted: bool = False
     ended: bool = False
     written: dict[str, _Written] | None = None
     """None: not known, the store has to be asked."""
@@ -179,18 +179,25 @@ class Detector:
     # What arrives
 
     def arrived(self, rows: pa.RecordBatch) -> None:
-        """Take the steps among rows with the columns of `NARROW` that were just stored."""
+        """Take the steps that belong to open traces among rows with the columns of `NARROW` that were just stored.
+
+        What opens a trace is not taken: it is decided as soon as it pauses, and then memory has all of it.
+        """
+        if not self._open:
+            return
+        codes, ids = encode(rows.column("trace_id"))
+        open_ids = {trace for _, trace in self._open}
+        mine = np.array([trace in open_ids for trace in ids], dtype=np.bool_)[codes]
+        if not mine.any():
+            return
         now = self._clock()
-        for key, part, sketches in _by_trace(rows, self._window_of):
+        for key, part, sketches in _by_trace(pack(rows.filter(pa.array(mine)), self._window_of)):
             known = self._open.get(key)
-            if known is None:
-                known = self._open[key] = _Open()
-                self._bytes += known.bytes
-            else:
+            if known is not None:
                 self._open.move_to_end(key)
-            self._append(known, part, sketches)
-            known.touched_s, known.ended = now, False
-            self._changed.add(key)
+                self._append(known, part, sketches)
+                known.touched_s, known.ended = now, False
+                self._changed.add(key)
         self._evict()
 
     def _window_of(self, provider: str, model: str) -> int:
@@ -201,9 +208,6 @@ class Detector:
         rows["sketch"] += len(known.sketches) // 4
         known.rows += rows.tobytes()
         known.sketches += sketches.tobytes()
-        known.low_ns = min(known.low_ns, int(rows["start"].min()))
-        known.high_ns = max(known.high_ns, int(rows["end"].max()))
-        known.rooted |= bool((rows["parent_id"] == 0).any())
         if len(known.rows) > self._config.steps_per_trace_max * _STEP_BYTES:
             self._compact(known)
         self._bytes += known.bytes - before
@@ -242,72 +246,96 @@ class Detector:
     def due(self) -> list[Key]:
         """Traces to look at now although the reconciler does not decide them yet."""
         latest_s = self._clock() - self._config.look_s
-        return [key for key in self._changed if self._open[key].whole and self._open[key].looked_s <= latest_s]
+        return [key for key in self._changed if self._open[key].looked_s <= latest_s]
 
     def ending(self) -> list[tuple[Key, int, int]]:
-        """Traces without a root that have been idle for so long that they count as ended, with their times.
+        """Traces that have been idle for so long that they count as ended, with their times.
 
-        They have to be decided once more; the state of other idle traces is let go at once.
+        They have to be decided once more.
         """
         latest_s = self._clock() - self._config.idle_end_s
-        idle = list(takewhile(lambda entry: entry[1].touched_s <= latest_s, self._open.items()))
         found = []
-        for key, known in idle:
-            if known.rooted:
-                self._forget(key)
-            elif not known.ended:
+        for key, known in takewhile(lambda entry: entry[1].touched_s <= latest_s, self._open.items()):
+            if not known.ended:
                 known.ended = True
-                found.append((key, known.low_ns, known.high_ns))
+                rows = np.frombuffer(known.rows, dtype=STEP)
+                found.append((key, int(rows["start"].min()), int(rows["end"].max())))
         return found
 
     def look(self, keys: Iterable[Key]) -> None:
-        """Examine traces from memory, while they go on."""
-        self._examine([key for key in keys if key in self._open])
+        """Examine open traces from memory."""
+        traces = {key: self._open[key] for key in keys if key in self._open}
+        if not traces:
+            return
+        started = self._clock()
+        found = self._examine(_steps(list(traces.values())))
+        for trace in traces.values():
+            trace.looked_s = started
+        self._changed.difference_update(traces)
+        written = {key: trace.written for key, trace in traces.items() if trace.written is not None}
+        written |= self._stored([key for key in traces if key not in written])
+        for key, trace in traces.items():
+            trace.written = written[key]
+        try:
+            self._write(list(traces), found, written)
+        except BaseException:
+            for trace in traces.values():  # what of this reached the store is not known: ask it
+                trace.written = None
+            self._changed.update(traces)
+            raise
+        self._counts.seconds += self._clock() - started
 
-    def decided(self, keys: Iterable[Key], known_before: Iterable[Key], rows: pa.RecordBatch) -> dict[Key, Summary]:
+    def decided(self, keys: Iterable[Key], known_before: Iterable[Key], rows: pa.RecordBatch) -> Mapping[Key, Summary]:
         """Examine traces of which these are all rows in the store, as the reconciler decided them.
 
-        `known_before` are those that had a summary. Returns what to say in the summary of each.
+        `known_before` are those that had a summary. Returns what to say in the summaries of those with findings.
         """
-        now = self._clock()
+        started = self._clock()
+        packed = pack(rows, self._window_of)
+        olds = {key: old for key in keys if (old := self._forget(key)) is not None}
+        rooted = np.zeros(len(packed.traces), dtype=np.bool_)
+        rooted[packed.rows["trace"][packed.rows["parent_id"] == 0]] = True
+        ended = rooted | np.array([key in olds and olds[key].ended for key in packed.traces], dtype=np.bool_)
+        found = self._examine(Steps(packed.rows, packed.sketches, ended))
+
         before = set(known_before)
-        chosen = list(keys)
-        fresh: dict[Key, _Open] = {}
-        for key, part, sketches in _by_trace(rows, self._window_of):
-            old = self._forget(key)
-            if old is not None and not old.whole and key in before:
-                self._counts.late += len(old.rows) // _STEP_BYTES
-            trace = fresh[key] = self._open[key] = _Open(touched_s=old.touched_s if old else now)
-            trace.written = old.written if old else None
-            trace.ended = old.ended if old else False
-            if trace.written is None and key not in before and not (old and old.whole):
-                trace.written = {}
-            trace.whole = True
+        late = before.difference(olds)
+        written = {key: old.written for key, old in olds.items() if old.written is not None}
+        concerned = {packed.traces[finding.trace] for finding in found} | before
+        written |= self._stored([key for key in concerned if key not in written and key in before])
+        written |= {key: {} for key in concerned if key not in written}
+        self._write(packed.traces, found, written)
+
+        self._open_again(packed, ended, olds, written)
+        if late:
+            numbers = [number for number, key in enumerate(packed.traces) if key in late]
+            self._counts.late += int(np.isin(packed.rows["trace"], numbers).sum())
+        self._counts.seconds += self._clock() - started
+        return {key: _summary(of) for key, of in written.items() if of}
+
+    def _open_again(
+        self,
+        packed: Packed,
+        ended: npt.NDArray[np.bool_],
+        olds: Mapping[Key, _Open],
+        written: Mapping[Key, dict[str, _Written]],
+    ) -> None:
+        """Keep the steps of traces that go on."""
+        if ended.all():
+            return
+        now = self._clock()
+        for key, part, sketches in _by_trace(packed, ~ended):
+            old = olds.get(key)
+            trace = self._open[key] = _Open(touched_s=old.touched_s if old else now, looked_s=now)
+            trace.written = written.get(key, {})
             self._bytes += trace.bytes
             self._append(trace, part, sketches)
         self._evict()
-        self._examine([key for key in chosen if key in fresh], fresh)
-        summaries = {key: _summary(fresh[key].written) if key in fresh else Summary([], "") for key in chosen}
-        for key, trace in fresh.items():
-            if trace.ended:
-                self._forget(key)
-        return summaries
 
-    def _examine(self, keys: Sequence[Key], traces: Mapping[Key, _Open] | None = None) -> None:
-        if not keys:
-            return
-        started = self._clock()
-        chosen = [(traces or self._open)[key] for key in keys]
-        steps = _steps(chosen)
-        found = examine(self._signatures, steps, self._failed)
-        for known in chosen:
-            known.looked_s = started
-        self._changed.difference_update(keys)
-        self._load_written(dict(zip(keys, chosen, strict=True)))
-        self._write(keys, chosen, found)
-        self._counts.traces += len(keys)
+    def _examine(self, steps: Steps) -> list[Finding]:
+        self._counts.traces += len(steps.ended)
         self._counts.steps += len(steps.rows)
-        self._counts.seconds += self._clock() - started
+        return examine(self._signatures, steps, self._failed)
 
     def _failed(self, signature: Signature, error: Exception) -> None:
         self._observer.signature_failed(signature.name)
@@ -315,59 +343,47 @@ class Detector:
 
     # Writing
 
-    def _load_written(self, traces: Mapping[Key, _Open]) -> None:
-        """What the store has of traces that were examined before this program started, or before they were evicted."""
-        unknown = {key: trace for key, trace in traces.items() if trace.written is None}
-        if not unknown:
-            return
-        tenants, ids = ({key[part] for key in unknown} for part in (0, 1))
+    def _stored(self, keys: Sequence[Key]) -> dict[Key, dict[str, _Written]]:
+        """What the store has of traces that were examined before this program started, or before they were let go."""
+        found: dict[Key, dict[str, _Written]] = {key: {} for key in keys}
         sql = load_sql("spanwise", "findings_of_traces").replace("{columns}", ", ".join(FINDINGS.names))
-        params = {"tenants": sorted(tenants), "traces": sorted(ids)}
-        written: dict[Key, dict[str, _Written]] = {key: {} for key in unknown}
-        for row in self._store.read_arrow(sql, params, schema=FINDINGS.arrow).to_pylist():
-            key = (row["tenant"], row["trace_id"])
-            if key in written:
-                written[key][row["finding_id"]] = _written(row)
-        for key, trace in unknown.items():
-            trace.written = written[key]
+        for start in range(0, len(keys), _IDS_PER_QUERY):
+            tenants, ids = ({key[part] for key in keys[start : start + _IDS_PER_QUERY]} for part in (0, 1))
+            params = {"tenants": sorted(tenants), "traces": sorted(ids)}
+            for row in self._store.read_arrow(sql, params, schema=FINDINGS.arrow).to_pylist():
+                key = (row["tenant"], row["trace_id"])
+                if key in found:
+                    found[key][row["finding_id"]] = _written(row)
+        return found
 
-    def _write(self, keys: Sequence[Key], chosen: Sequence[_Open], found: Sequence[Finding]) -> None:
-        rows = self._rows(keys, found)
+    def _write(self, keys: Sequence[Key], found: Sequence[Finding], written: Mapping[Key, dict[str, _Written]]) -> None:
+        """Store what is new, changed or gone of the traces in `written`, which says what is stored and is changed."""
         now_ms = self._wall_ns() // 10**6
         changed: list[dict[str, Any]] = []
         new: list[dict[str, Any]] = []
-        current: dict[int, set[str]] = {}
-        for row, finding in zip(rows, found, strict=True):
+        current: dict[Key, set[str]] = {}
+        for row, finding in zip(self._rows(keys, found), found, strict=True):
             if row is None:
                 continue
-            known = chosen[finding.trace].written
-            assert known is not None  # noqa: S101 - loaded before
-            current.setdefault(finding.trace, set()).add(row["finding_id"])
+            known = written[keys[finding.trace]]
+            current.setdefault(keys[finding.trace], set()).add(row["finding_id"])
             before = known.get(row["finding_id"])
             row["detected_at"] = before.detected_ms if before else now_ms
             row["version"] = max(now_ms, before.version + 1) if before else now_ms
             after = _written(row)
-            if before is None or before.digest != after.digest or before.row["withdrawn"]:
+            if before is None or before.digest != after.digest:
                 known[row["finding_id"]] = after
                 changed.append(row)
                 if before is None:
                     new.append(row)
-        for number, trace in enumerate(chosen):
-            assert trace.written is not None  # noqa: S101
-            for finding_id in set(trace.written) - current.get(number, set()):
-                gone = trace.written.pop(finding_id)
+        for key, known in written.items():
+            for finding_id in set(known) - current.get(key, set()):
+                gone = known.pop(finding_id)
                 self._counts.withdrawn += 1
                 changed.append({**gone.row, "withdrawn": 1, "version": max(now_ms, gone.version + 1)})
         if not changed:
             return
-        batch = pa.RecordBatch.from_pylist(changed, schema=FINDINGS.arrow)
-        try:
-            self._sink.write_findings(batch, _token(changed))
-        except BaseException:
-            for trace in chosen:  # what of this reached the store is not known: ask it
-                trace.written = None
-            self._changed.update(key for key in keys if key in self._open)
-            raise
+        self._sink.write_findings(pa.RecordBatch.from_pylist(changed, schema=FINDINGS.arrow), _token(changed))
         for row in new:
             self._observer.found(
                 signature=row["signature"],
@@ -386,17 +402,21 @@ class Detector:
         return [self._row(keys[finding.trace], finding, spans) for finding in found]
 
     def _spans_of(self, keys: Sequence[Key], found: Sequence[Finding]) -> dict[tuple[Key, str], dict[str, Any]]:
-        wanted = {keys[finding.trace] for finding in found}
-        traces = (self._open[key] for key in wanted if key in self._open)
-        low = min((trace.low_ns for trace in traces), default=0)
-        params = {
-            "tenants": sorted({tenant for tenant, _ in wanted}),
-            "traces": sorted({trace for _, trace in wanted}),
-            "low": max(low, 0),
-            "parts": sorted({_hex(span) for finding in found for span in (*finding.span_ids, *finding.wasted)}),
-        }
-        table = self._store.read_arrow(load_sql("spanwise", "findings_spans"), params)
-        return {((row["tenant"], row["trace_id"]), row["span_id"]): row for row in table.to_pylist()}
+        wanted = sorted({keys[finding.trace] for finding in found})
+        sql = load_sql("spanwise", "findings_spans")
+        spans: dict[tuple[Key, str], dict[str, Any]] = {}
+        for start in range(0, len(wanted), _IDS_PER_QUERY):
+            some = set(wanted[start : start + _IDS_PER_QUERY])
+            mine = [finding for finding in found if keys[finding.trace] in some]
+            params = {
+                "tenants": sorted({tenant for tenant, _ in some}),
+                "traces": sorted({trace for _, trace in some}),
+                "low": max(0, min(finding.start for finding in mine) - _BEFORE_NS),
+                "parts": sorted({_hex(span) for finding in mine for span in (*finding.span_ids, *finding.wasted)}),
+            }
+            for row in self._store.read_arrow(sql, params).to_pylist():
+                spans[(row["tenant"], row["trace_id"]), row["span_id"]] = row
+        return spans
 
     def _row(
         self, key: Key, finding: Finding, spans: Mapping[tuple[Key, str], dict[str, Any]]
@@ -503,24 +523,23 @@ def _hex(span_id: int) -> str:
 
 
 def _by_trace(
-    rows: pa.RecordBatch, windows: Callable[[str, str], int]
+    packed: Packed, traces: npt.NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[Key, Rows, npt.NDArray[np.uint32]]]:
-    """The steps among rows with the columns of `NARROW`, trace by trace, with the sketches they point to."""
-    packed = pack(rows, windows)
-    order = np.argsort(packed.rows["trace"], kind="stable")
-    sorted_rows = packed.rows[order]
-    counts = sketch_counts(sorted_rows)
+    """Steps trace by trace, with the sketches they point to; only of some traces if a mask is given."""
+    chosen = packed.rows if traces is None else packed.rows[traces[packed.rows["trace"]]]
+    rows = chosen[np.argsort(chosen["trace"], kind="stable")]
+    counts = sketch_counts(rows)
     ends = np.cumsum(counts)
     # sketches in the order of the rows: those of one trace lie together
-    at = np.repeat(sorted_rows["sketch"].astype(np.int64) - (ends - counts), counts) + np.arange(int(counts.sum()))
+    at = np.repeat(rows["sketch"].astype(np.int64) - (ends - counts), counts) + np.arange(int(counts.sum()))
     sketches = packed.sketches[at]
-    sorted_rows["sketch"] = ends - counts
-    bounds = np.searchsorted(sorted_rows["trace"], np.arange(len(packed.traces) + 1))
-    for key, low, high in zip(packed.traces, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        mine = sorted_rows[low:high]
+    rows["sketch"] = ends - counts
+    numbers, lows = np.unique(rows["trace"], return_index=True)
+    for number, low, high in zip(numbers.tolist(), lows.tolist(), [*lows.tolist()[1:], len(rows)], strict=True):
+        mine = rows[low:high]
         first = int(mine["sketch"][0])
         mine["sketch"] -= first
-        yield key, mine, sketches[first : int(ends[high - 1])]
+        yield packed.traces[number], mine, sketches[first : int(ends[high - 1])]
 
 
 def _steps(traces: Sequence[_Open]) -> Steps:
@@ -530,4 +549,4 @@ def _steps(traces: Sequence[_Open]) -> Steps:
     rows["trace"] = np.repeat(np.arange(len(traces)), counts)
     rows["sketch"] += np.repeat(starts, counts).astype(np.uint32)
     sketches = np.frombuffer(b"".join(bytes(trace.sketches) for trace in traces), dtype=np.uint32)
-    return Steps(rows, sketches, np.array([trace.rooted or trace.ended for trace in traces], dtype=np.bool_))
+    return Steps(rows, sketches, np.array([trace.ended for trace in traces], dtype=np.bool_))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from processors.detect.signature import Bools, Found, SignatureConfig
@@ -38,7 +39,13 @@ class Cascade:
         self._config = config
 
     def candidates(self, steps: Steps) -> Bools:
-        return steps.is_kind(Kind.AGENT) & (steps.has(Flag.FAILED | Flag.EMPTY) | ~steps.has(Flag.HAS_OUTPUT))
+        """Agents that went down, in traces where anything failed."""
+        failed = steps.has(Flag.FAILED | Flag.ERROR_RESULT)
+        if not failed.any():
+            return failed
+        down = steps.is_kind(Kind.AGENT) & (failed | steps.has(Flag.EMPTY) | ~steps.has(Flag.HAS_OUTPUT))
+        found: Bools = down & (np.bincount(steps["trace"], weights=failed) > 0)[steps["trace"]]
+        return found
 
     def find(self, trace: Trace) -> Iterable[Found]:
         down = [step for step in trace.of_kind(Kind.AGENT) if step.name and _is_down(step, trace)]
