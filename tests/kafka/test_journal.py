@@ -367,6 +367,27 @@ def test_a_broker_that_hangs_is_refused_in_time_and_taken_up_again(cluster: Clus
             found |= {identity[15] for frame in _taken(journal).frames for identity in ids(frame.body)}
 
 
+def test_a_reader_that_is_stuck_connects_anew(cluster: Cluster, tmp_path: Path) -> None:
+    config = made(journal_config(cluster.addresses)).model_copy(update={"stalled_s": 0.5})
+
+    async def stuck(**_: int) -> dict[TopicPartition, list[object]]:
+        await asyncio.sleep(0.05)
+        return {}
+
+    with reading(config, tmp_path) as journal:
+        append(journal, one(1))
+        _taken(journal)
+        assert journal._reader is not None
+        assert journal._reader._consumer is not None
+        time.sleep(1)  # idle, which is not stuck
+        assert journal.stats().consumer_rebuilds == 0
+        journal._reader._consumer.getmany = stuck
+        append(journal, one(2))
+        (frame,) = _taken(journal).frames
+        assert journal.stats().consumer_rebuilds == 1
+    assert frame.body == one(2)
+
+
 def test_brokers_that_are_away_at_the_start_are_named(tmp_path: Path) -> None:
     config = journal_config("127.0.0.1:1")
     with pytest.raises(JournalError, match=r"cannot reach Kafka at 127\.0\.0\.1:1 \(journal\.servers\)"):

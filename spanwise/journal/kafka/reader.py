@@ -214,10 +214,12 @@ class Reader:
             elif found:
                 self._take_in(found)
                 heard = now
-            elif self._lag() == 0 or self._full():
+            elif self._full():
                 heard = now
             elif now - heard > config.stalled_s:
-                raise RuntimeError("nothing arrives although there is something")
+                if await self._is_behind(self._consumer):
+                    raise RuntimeError("nothing arrives although there is something")
+                heard = now
             if now - tidied > _IDLE_COMMIT_S:
                 tidied = now
                 with suppress(TimeoutError):
@@ -264,6 +266,13 @@ class Reader:
         paused = consumer.paused()
         consumer.pause(*(held & assigned) - paused)
         consumer.resume(*(paused & assigned) - held)
+
+    async def _is_behind(self, consumer: AIOKafkaConsumer) -> bool:
+        """Asked of the brokers: what the client knows comes with the fetches that may be stuck."""
+        async with asyncio.timeout(_COMMIT_S):
+            ends = await consumer.end_offsets(list(consumer.assignment()))
+        with self._lock:
+            return any(end > self._partitions[at].position for at, end in ends.items() if at in self._partitions)
 
     def _full(self) -> bool:
         with self._lock:
@@ -599,9 +608,6 @@ class Reader:
         with self._lock:
             topic = self._config.traces_topic
             return frozenset(at.partition for at in self._partitions if at.topic == topic), self._count_of.get(topic, 0)
-
-    def _lag(self) -> int:
-        return sum(self.lag().values())
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Records of each of our partitions that are not stored yet."""
