@@ -65,7 +65,8 @@ class SecretConfig(BaseModel):
     )
     env: str | None = Field(default=None, min_length=1, description="Environment variable that holds the token itself.")
     file: Path | None = Field(
-        default=None, description="File that holds the token itself; white space around it is ignored."
+        default=None,
+        description="File that holds the token itself; white space around it is ignored. Read again when it changes.",
     )
 
     @model_validator(mode="after")
@@ -92,6 +93,8 @@ class SecretConfig(BaseModel):
                 token = self.file.read_text(encoding="utf-8")
             except OSError as error:
                 raise ValueError(f"cannot read the token of {self.owner} from {place}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise ValueError(f"cannot read the token of {self.owner} from {place}: it is not UTF-8 text") from None
         if not token.strip():
             raise ValueError(f"cannot read the token of {self.owner}: {place} is empty or not set")
         return hashlib.sha256(token.strip().encode()).digest()
@@ -120,6 +123,12 @@ class TlsConfig(BaseModel):
     client_ca: Path | None = Field(
         default=None,
         description="PEM file with the authorities of client certificates. Set, it makes them mandatory (mTLS).",
+    )
+    look_every_s: float = Field(
+        default=10,
+        gt=0,
+        description="Seconds between two looks at the files. Changed ones are used for new connections; as long as "
+        "they do not fit each other the old ones stay.",
     )
 
 

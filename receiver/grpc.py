@@ -21,8 +21,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from receiver.admission import Slot
 from receiver.answer import Accepted, Kind, RefusedError, Service, grpc_refusal, response
 from receiver.auth import Authenticator
-from receiver.config import Address, LimitsConfig, ReceiverConfig, TlsConfig, parse_address
+from receiver.config import Address, LimitsConfig, ReceiverConfig, parse_address
 from receiver.intake import Call, Intake
+from receiver.tls import Certificates
 
 SERVICES: Final[dict[str, Service]] = {
     trace_service_pb2.DESCRIPTOR.services_by_name["TraceService"].full_name: "traces",
@@ -42,8 +43,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GrpcListener:
     """The gRPC port. `start` binds it, `stop` closes it."""
 
-    def __init__(self, config: ReceiverConfig, authenticator: Authenticator, intake: Intake) -> None:
+    def __init__(
+        self, config: ReceiverConfig, authenticator: Authenticator, intake: Intake, certificates: Certificates | None
+    ) -> None:
         self._config = config
+        self._certificates = certificates
         self._authenticator = authenticator
         self._intake = intake
         self._health = health.aio.HealthServicer()
@@ -61,10 +65,10 @@ class GrpcListener:
             reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = parse_address(self._config.grpc)
         try:
-            if self._config.tls is None:
+            if self._certificates is None:
                 port = server.add_insecure_port(str(address))
             else:
-                port = server.add_secure_port(str(address), _credentials(self._config.tls))
+                port = server.add_secure_port(str(address), self._certificates.grpc_credentials())
         except RuntimeError:
             port = 0
         if not port:
@@ -168,11 +172,3 @@ def _options(limits: LimitsConfig) -> list[tuple[str, int]]:
         # bits: 0 identity, 1 deflate, 2 gzip
         ("grpc.compression_enabled_algorithms_bitset", 0b101),
     ]
-
-
-def _credentials(tls: TlsConfig) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.cert.read_bytes())],
-        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
-        require_client_auth=tls.client_ca is not None,
-    )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,9 +21,10 @@ from receiver.answer import (
     http_refusal,
 )
 from receiver.auth import Authenticator
-from receiver.config import MIB, Address, ReceiverConfig, TlsConfig, parse_address
+from receiver.config import MIB, Address, ReceiverConfig, parse_address
 from receiver.inflate import Gunzip
 from receiver.intake import Call, Intake
+from receiver.tls import Certificates
 
 PATHS: Final[dict[str, Service]] = {"/v1/traces": "traces", "/v1/logs": "logs", "/v1/metrics": "metrics"}
 
@@ -37,15 +36,17 @@ _LINGER_S: Final = 2.0
 
 
 class HttpListener:
-    """The HTTP port. `start` binds it, `stop` closes it. Raises ValueError if a certificate cannot be used."""
+    """The HTTP port. `start` binds it, `stop` closes it."""
 
-    def __init__(self, config: ReceiverConfig, authenticator: Authenticator, intake: Intake) -> None:
+    def __init__(
+        self, config: ReceiverConfig, authenticator: Authenticator, intake: Intake, certificates: Certificates | None
+    ) -> None:
         self._config = config
         self._authenticator = authenticator
         self._intake = intake
-        self._ssl = _ssl_context(config.tls) if config.tls else None
+        self._certificates = certificates
         self._connections: _Connections | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> Address:
         """Bind and serve. Raises OSError if the address cannot be had."""
@@ -59,22 +60,36 @@ class HttpListener:
             lingering_time=_LINGER_S,
         )
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._connections,
-                address.host,
-                address.port,
-                ssl=self._ssl,
-                ssl_handshake_timeout=limits.header_timeout_s if self._ssl else None,
-                backlog=1024,
-            )
+            self._listeners = [await self._listen(host=address.host, port=address.port)]
         except OSError as error:
             raise OSError(f"cannot listen on {address} (http): {error.strerror}") from error
-        return Address(address.host, self._listener.sockets[0].getsockname()[1])
+        return Address(address.host, self._listeners[0].sockets[0].getsockname()[1])
+
+    async def reload(self) -> None:
+        """Take the certificates as they are now for new connections; those that are open stay."""
+        before = self._listeners
+        # a listener keeps the context it began with, so there are new ones on the same sockets
+        sockets = [socket.dup() for listener in before for socket in listener.sockets]
+        self._listeners = [await self._listen(sock=socket) for socket in sockets]
+        for listener in before:
+            listener.close()
+
+    async def _listen(self, **where: Any) -> asyncio.Server:
+        certificates, connections = self._certificates, self._connections
+        assert connections is not None  # noqa: S101 - `start` has made it
+        return await asyncio.get_running_loop().create_server(
+            connections,
+            ssl=certificates.context if certificates else None,
+            ssl_handshake_timeout=self._config.limits.header_timeout_s if certificates else None,
+            backlog=1024,
+            **where,
+        )
 
     async def stop(self, grace_s: float) -> None:
-        if self._listener is None or self._connections is None:
+        if self._connections is None:
             return
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self._connections.pre_shutdown()
         await self._connections.shutdown(grace_s)
 
@@ -276,27 +291,3 @@ def _preflight(origin: str) -> dict[str, str]:
         "Access-Control-Allow-Headers": "authorization, content-type, content-encoding",
         "Access-Control-Max-Age": "600",
     }
-
-
-def _ssl_context(tls: TlsConfig) -> ssl.SSLContext:
-    """Raises ValueError naming the option whose file cannot be used."""
-    for option in ("cert", "key", "client_ca"):
-        path: Path | None = getattr(tls, option)
-        try:
-            if path:
-                path.read_bytes()
-        except OSError as error:
-            raise ValueError(f"cannot read tls.{option} from {path}: {error.strerror}") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.cert, tls.key)
-    except ssl.SSLError as error:
-        raise ValueError(f"cannot use tls.cert {tls.cert} with tls.key {tls.key}: {error.reason}") from None
-    if tls.client_ca:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(cafile=tls.client_ca)
-        except ssl.SSLError as error:
-            raise ValueError(f"cannot use tls.client_ca {tls.client_ca}: {error.reason}") from None
-    return context

@@ -13,6 +13,7 @@ from receiver.grpc import GrpcListener
 from receiver.http import HttpListener
 from receiver.intake import Durable, Intake
 from receiver.observe import ReceiverObserver, Unobserved
+from receiver.tls import Certificates
 
 _THREADS: Final = 2
 _LAST_ANSWERS_S: Final = 0.5
@@ -43,8 +44,11 @@ class Receiver:
         )
         authenticator = Authenticator(config.tokens)
         self._drain_s = config.drain_s
-        self._http = HttpListener(config, authenticator, intake)
-        self._grpc = GrpcListener(config, authenticator, intake)
+        self._tls = config.tls
+        self._certificates = Certificates(config.tls) if config.tls else None
+        self._http = HttpListener(config, authenticator, intake, self._certificates)
+        self._grpc = GrpcListener(config, authenticator, intake, self._certificates)
+        self._watching: asyncio.Task[None] | None = None
         self.grpc_address: Address | None = None
         self.http_address: Address | None = None
 
@@ -56,6 +60,14 @@ class Receiver:
         except BaseException:
             await self._http.stop(0)
             raise
+        if self._tls is not None and self._certificates is not None:
+            self._watching = asyncio.create_task(self._watch(self._certificates, self._tls.look_every_s))
+
+    async def _watch(self, certificates: Certificates, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            if certificates.refresh():
+                await self._http.reload()
 
     async def drain(self) -> bool:
         """Stop in good order; True if every admitted request was answered within `drain_s`.
@@ -63,6 +75,8 @@ class Receiver:
         Health turns NOT_SERVING first, so that load balancers look elsewhere, and the ports stay open to the end, so
         that senders get an answer that keeps their data.
         """
+        if self._watching is not None:
+            self._watching.cancel()
         await self._grpc.not_serving()
         finished = await self.admission.drain(self._drain_s)
         await asyncio.gather(self._grpc.stop(_LAST_ANSWERS_S), self._http.stop(_LAST_ANSWERS_S))

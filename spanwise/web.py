@@ -8,8 +8,6 @@ nothing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import html
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +22,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from receiver.auth import Tokens
 from receiver.config import TENANT_PATTERN, Address, HostPort, SecretConfig, parse_address
 from spanwise.query.ask import (
     SEVERITIES,
@@ -71,7 +70,7 @@ class ReaderConfig(SecretConfig):
 
     @property
     def owner(self) -> str:
-        return f"reader {self.name!r}"
+        return f"reader {self.name!r}" + (f" of tenant {self.tenant!r}" if self.tenant else "")
 
 
 class WebConfig(BaseModel):
@@ -122,7 +121,7 @@ class Sources:
 
 
 class WebServer:
-    """Serves the API on one address until it is stopped."""
+    """Serves the API on one address until it is stopped. Construction raises ValueError if a token cannot be used."""
 
     def __init__(self, config: WebConfig, sources: Sources) -> None:
         self._config = config
@@ -152,7 +151,7 @@ class _Api:
     def __init__(self, config: WebConfig, sources: Sources) -> None:
         self._config = config
         self._sources = sources
-        self._tokens = [(token.digest(), token.tenant or "") for token in config.tokens]
+        self._tokens = Tokens(config.tokens)
         self._guard_host = parse_address(config.address).is_loopback
         self._slots = asyncio.Semaphore(config.reads_concurrent)
         self._waiting = 0
@@ -199,18 +198,16 @@ class _Api:
     @web.middleware
     async def _authorised(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._tokens and request.path not in _OPEN_PATHS:
-            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
-            tenants = [tenant for known, tenant in self._tokens if hmac.compare_digest(digest, known)]
-            if scheme.lower() != "bearer" or not tenants:
+            reader = self._tokens.holder(request.headers.get("Authorization", ""))
+            if reader is None:
                 raise ApiError("a valid token is needed", "send the header `Authorization: Bearer TOKEN`", status=401)
-            if tenants[0] and not request.path.startswith(_TENANT_PATHS):
+            if reader.tenant and not request.path.startswith(_TENANT_PATHS):
                 raise ApiError(
                     "this is about all tenants, and the token is bound to one",
                     f"it may ask for {', '.join(_TENANT_PATHS[:-1])}",
                     status=403,
                 )
-            request[_TENANT] = tenants[0]
+            request[_TENANT] = reader.tenant or ""
         return await handler(request)
 
     # Health

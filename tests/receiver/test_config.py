@@ -101,7 +101,7 @@ def test_one_token_cannot_belong_to_two_tenants() -> None:
     config = ReceiverConfig.model_validate(
         {"tokens": [{"tenant": "a", "sha256": DIGEST}, {"tenant": "b", "sha256": DIGEST}]}
     )
-    with pytest.raises(ValueError, match="tenants 'a' and 'b' have the same token"):
+    with pytest.raises(ValueError, match="tenant 'a' and tenant 'b' have the same token"):
         Receiver(config, MemoryJournal())
 
 

@@ -125,3 +125,54 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start_and_is_named(
 
     with pytest.raises(ValueError, match=rf"tls\.{option}"):
         await start(tls=files)
+
+
+@SEND
+async def test_certificates_that_are_replaced_are_used_without_a_restart(
+    start: Start, authority: Authority, tmp_path: Path, send: Any
+) -> None:
+    (tmp_path / "new").mkdir()
+    new = Authority(tmp_path / "new")
+    files = {"cert": authority.cert, "key": authority.key, "client_ca": authority.ca}
+    receiver = await start(tls={**files, "look_every_s": 0.02})
+    assert await send(receiver, authority, authority.client())
+
+    for option, path in files.items():
+        (new_file := path.with_suffix(".new")).write_bytes(getattr(new, option.replace("client_", "")).read_bytes())
+        new_file.replace(path)
+        await asyncio.sleep(0.05)  # looks at every state in between
+
+    assert await send(receiver, new, new.client())
+    assert not await send(receiver, new, authority.client())
+
+
+@SEND
+async def test_a_key_that_does_not_fit_changes_nothing(
+    start: Start, authority: Authority, tmp_path: Path, send: Any
+) -> None:
+    (tmp_path / "new").mkdir()
+    receiver = await start(tls={"cert": authority.cert, "key": authority.key, "look_every_s": 0.02})
+
+    authority.key.write_bytes(Authority(tmp_path / "new").key.read_bytes())
+    await asyncio.sleep(0.1)
+
+    assert await send(receiver, authority, None)
+
+
+async def test_a_connection_stays_while_certificates_change(start: Start, authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    new = Authority(tmp_path / "new")
+    receiver = await start(tls={"cert": authority.cert, "key": authority.key, "look_every_s": 0.02})
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(authority.ca)), limit=1)
+    headers = {"Content-Type": "application/x-protobuf"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        url = f"https://{receiver.http_address}/v1/traces"
+        async with session.post(url, data=protobuf(traces())) as reply:
+            assert await reply.read() == b""
+        authority.cert.write_bytes(new.cert.read_bytes())
+        authority.key.write_bytes(new.key.read_bytes())
+        await asyncio.sleep(0.1)
+        async with session.post(url, data=protobuf(traces())) as reply:
+            assert reply.status == 200
+
+    assert await send_http(receiver, new, None)
