@@ -101,8 +101,8 @@ async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Start
             stack.push_async_callback(receiver.drain)
             status |= {"grpc": str(receiver.grpc_address), "http": str(receiver.http_address)}
 
-        web = WebServer(
-            config.web,
+        web = _web(
+            config,
             Sources(
                 queries=StoreQueries(store) if store is not None else None,
                 telemetry=telemetry,
@@ -195,6 +195,13 @@ def _receiver(config: Config, journal: AnyJournal, telemetry: Telemetry) -> Rece
         return Receiver(config.receiver, journal, telemetry)
     except ValueError as error:
         raise StartError(f"cannot start receiver: {error}") from error
+
+
+def _web(config: Config, sources: Sources) -> WebServer:
+    try:
+        return WebServer(config.web, sources)
+    except ValueError as error:
+        raise StartError(f"cannot start web: {error}") from error
 
 
 async def _open_journal(config: Config) -> AnyJournal:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.running import ROOT, RunningServer
 
+FREE_PORTS = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0")
+
 
 def _up(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -52,6 +54,18 @@ def test_listening_beyond_this_machine_needs_a_guard(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert "--insecure" in ended.stderr
+
+
+def test_a_token_that_is_not_there_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "spanwise.yaml"
+    config.write_text("web: {tokens: [{name: grafana, env: NO_SUCH_VARIABLE}]}")
+
+    ended = _up("--config", str(config), "--data", str(tmp_path / "data"), *FREE_PORTS)
+
+    assert ended.returncode == 1
+    assert "reader 'grafana'" in ended.stderr
+    assert "NO_SUCH_VARIABLE" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_sigterm_ends_it_in_good_order_and_everything_is_there_after_a_restart(server: RunningServer) -> None:
