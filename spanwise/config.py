@@ -430,6 +430,7 @@ def _default(info: FieldInfo) -> str:
 
 
 _TYPE_NAMES: Final[Mapping[Any, str]] = {
+    Any: "any value",
     str: "text",
     SecretStr: "text (secret)",
     int: "whole number",

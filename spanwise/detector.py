@@ -20,15 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from processors.columns import encode
 from processors.detect import SignaturesConfig
+from processors.detect.custom import PythonSignatureConfig
 from processors.detect.examine import Finding, examine
 from processors.detect.pack import Packed, pack
 from processors.detect.signature import Signature
 from processors.detect.steps import STEP, Rows, Steps, sketch_counts
 from spanwise.model import FINDINGS
+from spanwise.rules import RuleConfig, Rules
 from spanwise.store import load_sql
 
 log = structlog.get_logger(__name__)
@@ -66,6 +68,22 @@ class DetectConfig(BaseModel):
     excerpts: bool = Field(True, description="Keep short excerpts of inputs, outputs and errors as evidence.")
     excerpt_chars: int = Field(160, ge=16, le=200, description="Length of an excerpt.")
     signatures: SignaturesConfig = Field(default_factory=SignaturesConfig, description="Thresholds of each signature.")
+    custom: list[PythonSignatureConfig] = Field(
+        default_factory=list, description="Signatures of your own, see docs/detection.md."
+    )
+    rules: list[RuleConfig] = Field(default_factory=list, description="Signatures as rules over columns of spans.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> DetectConfig:
+        names = [signature.name for signature in self.build()] + [rule.name for rule in self.rules]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two signatures have the name {twice[0]}")
+        return self
+
+    def build(self) -> list[Signature]:
+        """The signatures that are enabled."""
+        return [*self.signatures.build(), *(custom.build() for custom in self.custom)]
 
 
 class Reader(Protocol):
@@ -159,7 +177,8 @@ class Detector:
         on_findings: Callable[[list[dict[str, Any]]], None] = lambda _: None,
     ) -> None:
         self._config = config
-        self._signatures = config.signatures.build() if signatures is None else list(signatures)
+        self._signatures = config.build() if signatures is None else list(signatures)
+        self._rules = Rules(config.rules, store)
         self._store = store
         self._sink = sink
         self._window = window
@@ -268,7 +287,7 @@ class Detector:
         if not traces:
             return
         started = self._clock()
-        found = self._examine(_steps(list(traces.values())))
+        found = self._examine(list(traces), _steps(list(traces.values())))
         for trace in traces.values():
             trace.looked_s = started
         self._changed.difference_update(traces)
@@ -296,7 +315,7 @@ class Detector:
         rooted = np.zeros(len(packed.traces), dtype=np.bool_)
         rooted[packed.rows["trace"][packed.rows["parent_id"] == 0]] = True
         ended = rooted | np.array([key in olds and olds[key].ended for key in packed.traces], dtype=np.bool_)
-        found = self._examine(Steps(packed.rows, packed.sketches, ended))
+        found = self._examine(packed.traces, Steps(packed.rows, packed.sketches, ended))
 
         before = set(known_before)
         late = before.difference(olds)
@@ -332,10 +351,10 @@ class Detector:
             self._append(trace, part, sketches)
         self._evict()
 
-    def _examine(self, steps: Steps) -> list[Finding]:
+    def _examine(self, keys: Sequence[Key], steps: Steps) -> list[Finding]:
         self._counts.traces += len(steps.ended)
         self._counts.steps += len(steps.rows)
-        return examine(self._signatures, steps, self._failed)
+        return examine(self._signatures, steps, self._failed) + self._rules.examine(keys)
 
     def _failed(self, signature: Signature, error: Exception) -> None:
         self._observer.signature_failed(signature.name)

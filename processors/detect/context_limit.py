@@ -163,7 +163,7 @@ class ContextLimit:
         start = 0
         for position in range(1, len(counted)):
             before, after = counted[position - 1], counted[position]
-            if _compacted(after) or after.input_items <= before.input_items:
+            if _compacted(before, after) or after.input_items <= before.input_items:
                 start = position
                 continue
             if self._dropped(before, after) or self._frozen(counted[start : position + 1]):
@@ -201,7 +201,7 @@ class ContextLimit:
         return change <= allowed and added > 2 * max(change, allowed)
 
     def _compaction(self, calls: list[Step]) -> Iterator[Found]:
-        compacted = [call for call in calls if _compacted(call)]
+        compacted = [call for before, call in zip([None, *calls], calls, strict=False) if _compacted(before, call)]
         if compacted:
             yield Found(
                 kind="compaction",
@@ -220,8 +220,13 @@ def _conversations(trace: Trace) -> Iterator[list[Step]]:
     yield from found.values()
 
 
-def _compacted(call: Step) -> bool:
-    return bool(call.flags & Flag.COMPACTION or call.finish & Finish.COMPACTION)
+def _compacted(before: Step | None, call: Step) -> bool:
+    """Whether history was summarised just here: the summary stays among the messages of all calls after it."""
+    if call.finish & Finish.COMPACTION:
+        return True
+    if not call.flags & Flag.COMPACTION:
+        return False
+    return before is None or not before.flags & Flag.COMPACTION or call.input_items < before.input_items
 
 
 def _tokens(call: Step) -> dict[str, str | int | float]:

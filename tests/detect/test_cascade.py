@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from processors.detect.cascade import CascadeConfig
-from tests.detect.build import SECOND, START, Span, agent, found, model, tool
+from spanwise.testing import SECOND, START, Span, agent, found, model, tool
 
 SIGNATURE = CascadeConfig().build()
 

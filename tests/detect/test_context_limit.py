@@ -5,7 +5,7 @@ import pytest
 from processors.detect.context_limit import ContextLimitConfig
 from processors.detect.output_truncated import OutputTruncatedConfig
 from processors.detect.steps import ErrorClass, Finish, Flag
-from tests.detect.build import SECOND, START, Span, agent, found, model, tool
+from spanwise.testing import SECOND, START, Span, agent, found, model, tool
 
 SIGNATURE = ContextLimitConfig().build()
 TRUNCATED = OutputTruncatedConfig().build()
@@ -120,6 +120,16 @@ def test_healthy_conversations_are_not_truncated(healthy: list[Span]) -> None:
 def test_compaction_is_information() -> None:
     (finding,) = found(SIGNATURE, model(flags=Flag.COMPACTION), model(finish=Finish.COMPACTION))
     assert (finding.kind, finding.severity, finding.count) == ("compaction", "info", 2)
+
+
+def test_a_summary_that_stays_in_the_history_is_one_compaction() -> None:
+    calls = [model(flags=Flag.COMPACTION, input_items=items) for items in (3, 5, 7, 2, 4)]
+    assert [finding.count for finding in found(SIGNATURE, model(input_items=40), *calls)] == [2]
+
+
+def test_truncation_after_a_compaction_is_still_found() -> None:
+    summarised = [call | {"flags": call["flags"] | Flag.COMPACTION} for call in talk(3_000, 4_000, 2_050)]
+    assert "silent_truncation" in kinds(*summarised)
 
 
 def test_an_answer_cut_off_once_is_information_and_twice_a_warning() -> None:

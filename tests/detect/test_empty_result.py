@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from processors.detect.empty_result import EmptyResultConfig
-from tests.detect.build import found, model, tool
+from spanwise.testing import found, model, tool
 
 SIGNATURE = EmptyResultConfig().build()
 

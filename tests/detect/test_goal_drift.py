@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from processors.detect.goal_drift import GoalDriftConfig
-from tests.detect.build import Span, agent, found, tool
+from spanwise.testing import Span, agent, found, tool
 
 SIGNATURE = GoalDriftConfig().build()
 TASK = agent("planner", "book a flight to Oslo", "done")

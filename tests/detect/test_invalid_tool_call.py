@@ -4,7 +4,7 @@ import pytest
 
 from processors.detect.invalid_tool_call import InvalidToolCallConfig
 from processors.detect.steps import ErrorClass, Finish, Flag
-from tests.detect.build import Span, found, model, tool
+from spanwise.testing import Span, found, model, tool
 
 SIGNATURE = InvalidToolCallConfig().build()
 

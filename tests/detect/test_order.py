@@ -11,7 +11,7 @@ from processors.detect import SignaturesConfig
 from processors.detect.examine import Finding, examine
 from processors.detect.signature import Signature
 from processors.detect.steps import Steps
-from tests.detect.build import steps, tool
+from spanwise.testing import steps, tool
 from tests.detect.corpus import decoded, needs_corpus, steps_of
 
 SIGNATURES = SignaturesConfig().build()

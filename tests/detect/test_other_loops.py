@@ -8,7 +8,7 @@ from processors.detect.delegation_loop import DelegationLoopConfig
 from processors.detect.llm_repetition import LlmRepetitionConfig
 from processors.detect.steps import Flag
 from processors.detect.tool_cycle import ToolCycleConfig
-from tests.detect.build import Span, agent, found, model, tool
+from spanwise.testing import Span, agent, found, model, tool
 
 CYCLE = ToolCycleConfig().build()
 REPETITION = LlmRepetitionConfig().build()

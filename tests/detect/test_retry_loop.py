@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from processors.detect.retry_loop import RetryLoopConfig
-from tests.detect.build import SECOND, START, Span, agent, found, model, sketch, tool
+from spanwise.testing import SECOND, START, Span, agent, found, model, sketch, tool
 
 SIGNATURE = RetryLoopConfig().build()
 ADVICE = "could not find it, did you mean one of these: cats, dogs, birds, fish or horses"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from processors.detect.run_limit import RunLimitConfig
 from processors.detect.steps import ErrorClass, Flag
-from tests.detect.build import SECOND, START, agent, found, model
+from spanwise.testing import SECOND, START, agent, found, model
 
 SIGNATURE = RunLimitConfig(model_calls_max=5, tokens_max=1_000).build()
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from processors.detect.steps import Kind, Steps
-from tests.detect.build import SECOND, START, agent, model, steps, tool
+from spanwise.testing import SECOND, START, agent, model, steps, tool
 
 
 def test_order_and_repeats_of_rows_do_not_matter() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from processors.detect.tool_error import ToolErrorConfig
-from tests.detect.build import Span, found, model, tool
+from spanwise.testing import Span, found, model, tool
 
 SIGNATURE = ToolErrorConfig().build()
 

@@ -1,20 +1,28 @@
-"""Traces for tests of signatures, written as what happened: `tool("search", "cats", "no results", empty=True)`.
+"""For tests of signatures, yours and ours: traces written as what happened, and the contract every signature keeps.
+
+    from spanwise.testing import check_signature, found, model, tool
+
+    def test_my_signature() -> None:
+        signature = MySignature()
+        check_signature(signature, [tool("search", "cats", "no results", empty=True), model("done")])
+        assert found(signature, tool("search", "cats", "[]", empty=True)) == []
 
 Hashes are made here from the texts given, so these traces do not prove that the native decoder sees the same in real
-spans; tests/detect/test_fingerprint.py and the scored corpora do.
+spans; `tests/detect/test_fingerprint.py` and the scored corpora do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import random
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 
-from processors.detect.signature import Found, Signature
+from processors.detect.signature import Basis, Found, Part, Severity, Signature
 from processors.detect.steps import STEP, ErrorClass, Finish, Flag, Kind, Steps, Trace
 
 SECOND = 10**9
@@ -114,3 +122,53 @@ def found(signature: Signature, *spans: Span, ended: bool = True) -> list[Found]
     known = steps(spans, ended=ended)
     numbers = list(known.traces_with(signature.candidates(known)))
     return [one for number in numbers for one in signature.find(known.trace(number))]
+
+
+def check_signature(signature: Signature, *traces: Sequence[Span], seeds: int = 20) -> None:
+    """Assert that a signature keeps its contract on these traces, and on degenerate ones made of them.
+
+    It is pure, independent of order and repeats, finds nothing without a candidate, and what it finds is well formed.
+    """
+    assert re.fullmatch(r"[a-z][a-z0-9_]{0,63}", signature.name), "a name is lower-case words joined by underscores"
+    assert signature.version >= 1, "versions count from 1"
+    degenerate = [[], [tool("")], [model(None)], *(one[:half] for one in traces for half in (1, len(one) // 2))]
+    for spans in [*traces, *degenerate]:
+        for ended in (True, False):
+            _check(signature, steps(spans, ended=ended), seeds)
+    _check(signature, steps(*traces), seeds)
+
+
+def _check(signature: Signature, known: Steps, seeds: int) -> None:
+    calm = _all_found(signature, known)
+    assert calm == _all_found(signature, known), f"{signature.name} finds something else when it is asked again"
+    rng = random.Random(7)
+    rows = range(len(known.rows))
+    for _ in range(seeds if calm else 1):
+        order = [*rows, *(rng.choices(rows, k=len(rows) // 3) if rows else [])]
+        rng.shuffle(order)
+        again = Steps(known.rows[order], known.sketches, known.ended)
+        assert _all_found(signature, again) == calm, f"{signature.name} depends on the order of spans, or on repeats"
+    chosen = set(known.traces_with(signature.candidates(known)))
+    for number in range(len(known.ended)):
+        if number not in chosen:
+            assert not list(signature.find(known.trace(number))), f"{signature.name} finds without a candidate"
+    for number, one in calm:
+        _well_formed(signature, one, len(known.trace(number)))
+
+
+def _all_found(signature: Signature, known: Steps) -> list[tuple[int, Found]]:
+    numbers = known.traces_with(signature.candidates(known))
+    return [(number, one) for number in numbers for one in signature.find(known.trace(number))]
+
+
+def _well_formed(signature: Signature, one: Found, length: int) -> None:
+    name = signature.name
+    assert one.kind in signature.kinds, f"{name} does not declare the kind {one.kind!r}"
+    assert one.severity in get_args(Severity), f"{name} has the severity {one.severity!r}"
+    assert one.basis in get_args(Basis), f"{name} has the basis {one.basis!r}"
+    assert one.steps, f"{name} names no step"
+    assert len(set(one.steps)) == len(one.steps), f"{name} names a step twice"
+    assert one.count >= 1, f"{name} counts {one.count}"
+    positions = {*one.steps, *one.wasted, *(position for position, _ in one.quotes)}
+    assert positions <= set(range(length)), f"{name} names steps the trace does not have"
+    assert {part for _, part in one.quotes} <= set(get_args(Part)), f"{name} quotes a part that does not exist"
