@@ -156,6 +156,14 @@ def test_nothing_but_reads_of_the_store_is_answered(queries: StoreQueries, tmp_p
         "SELECT * FROM VALUES('a String', file('{path}'))",
         "DESCRIBE file('{path}')",
         "DESCRIBE (SELECT file('{path}'))",
+        "SELECT arrayMap(file, ['{path}'])",
+        "SELECT arrayMap(`file`, ['{path}'])",
+        "SELECT 1 AS file, arrayMap(file, ['{path}'])",
+        "SELECT * APPLY(file) FROM (SELECT '{path}')",
+        "SELECT * APPLY file FROM (SELECT '{path}')",
+        "SELECT COLUMNS('a') APPLY `file` FROM (SELECT '{path}' AS a)",
+        "SELECT * APPLY(path -> file(path)) FROM (SELECT '{path}')",
+        "SELECT 1 PARALLEL WITH SELECT file('{path}')",
         "EXPLAIN SELECT file('{path}')",
         "SELECT * FROM default.`{path}`",
         "EXISTS TABLE default.`{path}`",
@@ -213,6 +221,52 @@ def test_parameters_are_bound_by_the_store_and_not_pasted(queries: StoreQueries)
     evil = "x' OR 1=1 --"
 
     assert json.loads(answer(queries, "SELECT {v:String} AS v", v=evil)) == {"v": evil}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT '%(v)s'", "SELECT {{v:Identifier}}, '%(v)s'", "SELECT '%(v)s' -- {v:String}", "SELECT 1 AS `%(v)s`"],
+)
+def test_a_parameter_is_never_pasted_into_what_was_checked(
+    queries: StoreQueries, tmp_path: Path, statement: str
+) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("secret,1\n")
+    path = ",".join(str(letter) for letter in str(secret).encode())
+
+    with pytest.raises(QueryError):
+        answer(queries, statement, v=f", file(char({path})), ")
+
+
+@pytest.mark.parametrize("type_", ["Identifier", "identifier", " Identifier "])
+def test_no_name_can_be_a_parameter(queries: StoreQueries, tmp_path: Path, type_: str) -> None:
+    path = tmp_path / "secret.csv"
+    path.write_text("secret,1\n")
+
+    with pytest.raises(QueryError):
+        answer(queries, f"SELECT arrayMap({{f:{type_}}}, ['{path}'])", f="file")
+
+
+def test_per_cent_signs_and_parameters_go_together(queries: StoreQueries) -> None:
+    statement = "SELECT 5 % 2 AS rest, 'a' LIKE '%a%' AS found, { v : String } AS v"
+
+    assert json.loads(answer(queries, statement, v="100 %")) == {"rest": 1, "found": 1, "v": "100 %"}
+
+
+def test_a_parameter_the_statement_does_not_have_is_named(queries: StoreQueries) -> None:
+    with pytest.raises(QueryError, match="no parameter w"):
+        answer(queries, "SELECT {v:String}", v="1", w="2")
+
+
+def test_whether_a_file_exists_is_not_told(queries: StoreQueries, tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("1\n")
+
+    def told(name: str) -> str:
+        with pytest.raises(QueryError) as refused:
+            answer(queries, f"SELECT * FROM default.`{tmp_path / name}.csv`")
+        return str(refused.value)
+
+    assert told("there") == told("not")
 
 
 def test_an_error_of_the_query_is_told_in_one_line(queries: StoreQueries) -> None:
