@@ -35,6 +35,7 @@ from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
 from spanwise.detector import DetectConfig
+from spanwise.drift import QualityDriftConfig
 from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
 from spanwise.pipeline import PipelineConfig
 from spanwise.reconciler import ReconcilerConfig
@@ -83,6 +84,9 @@ class Config(BaseSettings):
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="What is stored together.")
     price: PriceConfig = Field(default_factory=PriceConfig, description="Prices of models, and yours instead of them.")
     detect: DetectConfig = Field(default_factory=DetectConfig, description="Failure signatures in traces.")
+    quality_drift: QualityDriftConfig = Field(
+        default_factory=QualityDriftConfig, description="Agents that fail more often than they used to."
+    )
     reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,

@@ -23,6 +23,7 @@ from sinks.clickhouse import ClickHouseSink
 from spanwise._native import Decoder
 from spanwise.config import Config
 from spanwise.detector import Detector
+from spanwise.drift import QualityDrift
 from spanwise.journal import JournalError, KafkaJournalConfig, SqliteJournal
 from spanwise.memory import return_freed_memory
 from spanwise.pipeline import DeadLetterFiles, Pipeline
@@ -143,6 +144,10 @@ async def _work(
     telemetry.watch_reconciler(reconciler)
     reconciler.start()
     stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
+
+    drift = QualityDrift(config.quality_drift, store=store, sink=sink, observer=telemetry)
+    drift.start()
+    stack.push_async_callback(asyncio.to_thread, drift.stop, _STOP_S)
 
     def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         telemetry.count_gen_ai(spans)
