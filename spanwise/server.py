@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -40,7 +42,10 @@ AnyJournal: TypeAlias = Union[SqliteJournal, "KafkaJournal"]
 
 log = structlog.get_logger(__name__)
 
-_STOP_S = 12.0
+STOP_S = 25.0
+"""Seconds a stop may take in all. Orchestrators need a little more before they kill."""
+_STOP_STARTING_S = 5.0
+_STOP_PART_S = 12.0
 
 
 class StartError(Exception):
@@ -66,12 +71,51 @@ class Role(Enum):
     WORK = "spanwise work"
 
 
-async def serve(config: Config, *, announce: Callable[[Started], None], role: Role = Role.BOTH) -> None:
-    """Run until SIGINT or SIGTERM. Raises StartError if a part cannot start."""
-    async with running(config, role) as started:
-        announce(started)
-        await stopped()
-        log.info("stopping")
+async def serve(
+    config: Config, *, announce: Callable[[Started], None], role: Role = Role.BOTH, stop_s: float = STOP_S
+) -> None:
+    """Run until SIGINT or SIGTERM. Raises StartError if a part cannot start.
+
+    Signals count from the first moment: the first process of a container ends by nothing but what it handles itself.
+    """
+    asked = asyncio.create_task(stopped())
+    ready = False
+
+    async def work() -> None:
+        nonlocal ready
+        async with running(config, role) as started:
+            ready = True
+            announce(started)
+            await asyncio.wait([asked])
+            log.info("stopping")
+
+    working = asyncio.create_task(work())
+    await asyncio.wait([asked, working], return_when=asyncio.FIRST_COMPLETED)
+    if not asked.done():
+        asked.cancel()
+    elif ready:
+        _end_after(stop_s)
+    else:
+        log.info("stopping before everything was started")
+        _end_after(min(stop_s, _STOP_STARTING_S))
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+
+def _end_after(seconds: float) -> None:
+    """End the process if it still runs then: a store or a broker that hangs would hold it for a minute or more.
+
+    Nothing is lost by it. What was acknowledged is in the journal, and whoever reads that next takes it up.
+    """
+
+    def end() -> None:
+        log.warning("stopped before all was stored: the rest is stored after the next start", after_s=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 @contextlib.asynccontextmanager
@@ -143,11 +187,11 @@ async def _work(
     )
     telemetry.watch_reconciler(reconciler)
     reconciler.start()
-    stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_S)
+    stack.push_async_callback(asyncio.to_thread, reconciler.stop, _STOP_PART_S)
 
     drift = QualityDrift(config.quality_drift, store=store, sink=sink, observer=telemetry)
     drift.start()
-    stack.push_async_callback(asyncio.to_thread, drift.stop, _STOP_S)
+    stack.push_async_callback(asyncio.to_thread, drift.stop, _STOP_PART_S)
 
     def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         telemetry.count_gen_ai(spans)
@@ -172,7 +216,7 @@ async def _work(
     if not isinstance(journal, SqliteJournal):
         await asyncio.to_thread(journal.start_reading, reconciler.rebuild, reconciler.release)
     pipeline.start()
-    stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_S)
+    stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_PART_S)
     return lambda: {"unknown_models": sorted({model for _, model in list(price.unknown)})}
 
 
