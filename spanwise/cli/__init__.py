@@ -173,6 +173,34 @@ def check(
         settings.check(file, sys.stdout)
 
 
+@app.command(rich_help_panel="Run")
+def migrate(config: ConfigFile = None, data: DataDir = None) -> None:
+    """Bring the store to the schema of this program and say what that took, then end.
+
+    `up` and `work` do the same when they start. Alone it is for a deployment that wants it done, or refused, before
+    the first new worker runs.
+    """
+    from spanwise.cli import settings
+
+    with _sentences():
+        settings.migrate(config, {"data_dir": data}, sys.stdout)
+
+
+@app.command(rich_help_panel="Look")
+def health(
+    alive: Annotated[bool, typer.Option("--alive", help="Ask only whether it runs, not whether it is ready.")] = False,
+    web: Web = None,
+) -> None:
+    """Ask the server whether it would take data now; exit code 1 if not, or if none answers."""
+    with _sentences():
+        client = Client.from_environment(web)
+        if alive:
+            client.alive()
+        elif reasons := client.not_ready():
+            raise CommandError("the server is not ready", ", ".join(f"{part}: {why}" for part, why in reasons.items()))
+        sys.stdout.write("alive\n" if alive else "ready\n")
+
+
 @app.command(rich_help_panel="Look")
 def traces(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")] = 20,

@@ -15,6 +15,7 @@ import urllib3
 WEB_DEFAULT: Final = "http://127.0.0.1:8080"
 _CONNECT_TIMEOUT_S: Final = 5.0
 _READ_TIMEOUT_S: Final = 3600.0
+_HEALTH_TIMEOUT_S: Final = 3.0
 _PIECE: Final = 1 << 18
 
 
@@ -36,9 +37,7 @@ class Client:
             raise CommandError(f"{url} is not the address of a server", f"write it like {WEB_DEFAULT}")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = urllib3.PoolManager(
-            retries=False, timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S)
-        )
+        self._http = urllib3.PoolManager(retries=False)
 
     @classmethod
     def from_environment(cls, url: str | None) -> Client:
@@ -49,6 +48,17 @@ class Client:
         query = urlencode({name: value for name, value in (parameters or {}).items() if value is not None})
         with self._answer("GET", f"{path}?{query}" if query else path) as answer:
             return json.loads(answer.read(), parse_float=Decimal)
+
+    def alive(self) -> None:
+        """Raises CommandError if the server does not answer."""
+        with self._answer("GET", "/healthz", timeout_s=_HEALTH_TIMEOUT_S):
+            pass
+
+    def not_ready(self) -> dict[str, str]:
+        """Why the server would take nothing now, by part; empty when it would. Raises CommandError if none answers."""
+        with self._answer("GET", "/readyz", or_status=503, timeout_s=_HEALTH_TIMEOUT_S) as answer:
+            reasons = json.loads(answer.read()).get("reasons", {})
+            return {str(part): str(reason) for part, reason in reasons.items()}
 
     def sql(self, statement: str, format_: str) -> Iterator[bytes]:
         """The answer piece by piece. Raises CommandError if it is cut short."""
@@ -68,13 +78,26 @@ class Client:
         return None
 
     @contextmanager
-    def _answer(self, method: str, path: str, body: bytes | None = None) -> Iterator[urllib3.BaseHTTPResponse]:
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        or_status: int = 200,
+        timeout_s: float = _READ_TIMEOUT_S,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
             answer = self._http.request(
-                method, self.url + path, body=body, headers=self._headers, preload_content=False
+                method,
+                self.url + path,
+                body=body,
+                headers=self._headers,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=min(timeout_s, _CONNECT_TIMEOUT_S), read=timeout_s),
             )
             try:
-                if answer.status != 200:
+                if answer.status not in (200, or_status):
                     raise _refusal(self.url, answer)
                 yield answer
             finally:

@@ -1,13 +1,15 @@
-"""`check`, and the configuration of the commands that run a server."""
+"""`check` and `migrate`, and the configuration of the commands that run a server."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from spanwise.cli.client import CommandError
 from spanwise.config import Config, ConfigError, load
+from spanwise.store import Store, StoreConfigError, StoreError, prepare
 
 
 def configured(file: Path | None, flags: Mapping[str, Any]) -> Config:
@@ -21,3 +23,14 @@ def configured(file: Path | None, flags: Mapping[str, Any]) -> Config:
 def check(file: Path, out: TextIO) -> None:
     configured(file, {})
     out.write(f"{file}: the configuration is right\n")
+
+
+def migrate(file: Path | None, flags: Mapping[str, Any], out: TextIO) -> None:
+    config = configured(file, flags)
+    try:
+        with contextlib.closing(Store(config.store_config)) as store:
+            done = prepare(store)
+            out.writelines(f"{each}\n" for each in done)
+            out.write(f"the store in {store.place} has the schema of this program\n")
+    except (StoreConfigError, StoreError) as error:
+        raise CommandError(str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spanwise.store.connect import Store, StoreConfig, TtlDays, load_sql
 from spanwise.store.errors import QueryError, StoreConfigError, StoreError
-from spanwise.store.migrate import open_store
+from spanwise.store.migrate import open_store, prepare
 
 __all__ = [
     "QueryError",
@@ -15,4 +15,5 @@ __all__ = [
     "TtlDays",
     "load_sql",
     "open_store",
+    "prepare",
 ]

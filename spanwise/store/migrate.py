@@ -161,12 +161,20 @@ def prove_deduplication(store: Store, new_id: Callable[[], str] = lambda: uuid4(
         )
 
 
+def prepare(store: Store) -> list[str]:
+    """Migrate, apply options and prove deduplication; returns the migrations and statements that took.
+
+    Raises StoreConfigError if the store cannot be used, StoreError if it cannot be reached.
+    """
+    done = [*migrate(store), *apply_options(store, store.config.ttl_days)]
+    prove_deduplication(store)
+    return done
+
+
 def open_store(store: Store) -> Store:
-    """Migrate, apply options and prove deduplication; closes the store if it cannot be used."""
+    """Prepare a store; closes it if it cannot be used."""
     try:
-        migrate(store)
-        apply_options(store, store.config.ttl_days)
-        prove_deduplication(store)
+        prepare(store)
     except BaseException:
         store.close()
         raise

@@ -14,9 +14,11 @@ from typing import IO
 import pytest
 import urllib3
 
+from spanwise.store.migrate import migrations
 from tests.cli.conftest import ROOT, Run
 from tests.importing.test_importing import line
-from tests.running import RunningServer
+from tests.running import RunningServer, free_port
+from tests.web.serving import Serving
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,37 @@ def test_check_says_what_is_wrong_with_a_file(spanwise: Run, tmp_path: Path) -> 
     )
 
 
+def test_health_tells_whether_the_server_runs_and_takes_data(
+    spanwise: Run, server: RunningServer, api: Serving
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    api.not_ready["journal"] = "the disk is full"
+
+    assert (spanwise("health", "--web", server.web).out, spanwise("health", "--alive", "--web", api.url).out) == (
+        "ready\n",
+        "alive\n",
+    )
+    full, gone = spanwise("health", SPANWISE_WEB=api.url), spanwise("health", "--alive", "--web", nobody)
+    assert (full.code, full.err) == (1, "spanwise: the server is not ready; journal: the disk is full\n")
+    assert (gone.code, gone.err.split(";")[0]) == (1, f"spanwise: no Spanwise server answers at {nobody}")
+
+
+def test_migrate_makes_the_schema_once_and_leaves_a_store_in_use_alone(
+    spanwise: Run, server: RunningServer, tmp_path: Path
+) -> None:
+    place = tmp_path / "data" / "store"
+    ready = f"the store in {place} has the schema of this program\n"
+
+    first, second = (spanwise("migrate", "--data", str(place.parent)) for _ in range(2))
+    used = spanwise("migrate", "--data", str(server.directory))
+
+    assert first.out.splitlines()[:2] == [migration.name for migration in migrations()]
+    assert first.out.endswith(ready)
+    assert (second.code, second.out) == (0, ready)
+    assert used.code == 1
+    assert f"spanwise: cannot open the store in {server.directory / 'store'}: another process has it open" in used.err
+
+
 def test_up_listens_beyond_this_machine_only_with_insecure(spanwise: Run, tmp_path: Path) -> None:
     done = spanwise("up", "--data", str(tmp_path / "data"), "--web", "0.0.0.0:0", "--http", "0.0.0.0:0")
 
@@ -168,7 +201,7 @@ def test_up_listens_beyond_this_machine_only_with_insecure(spanwise: Run, tmp_pa
 def test_help_names_every_command(spanwise: Run) -> None:
     shown = spanwise("--help").out
 
-    commands = ("up", "demo", "import", "sql", "traces", "trace", "check", "schema", "version")
+    commands = ("up", "demo", "import", "sql", "traces", "trace", "check", "schema", "health", "migrate", "version")
     assert [name for name in commands if f" {name} " not in shown] == []
     assert all(spanwise(name, "--help").code == 0 for name in commands)
 
