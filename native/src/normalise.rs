@@ -438,8 +438,8 @@ fn fill<'a>(
     }
 
     session.filled = Filled::default();
-    for op in &dialect.program {
-        if op.on >> kind & 1 == 1 && (op.key == ANY_KEY || session.seen.has(op.key)) {
+    for op in &dialect.programs[usize::from(kind)] {
+        if op.key == ANY_KEY || session.seen.has(op.key) {
             let row = &plan.dialects[usize::from(op.dialect)].rows[usize::from(op.row)];
             run(plan, row, item, session, arena, canonical);
         }
@@ -764,12 +764,16 @@ fn put<'a>(
         Column::ToolStatus => &mut canonical.tool_status,
     };
     match values::text(value, arena) {
-        Some(text) if !PLACEHOLDERS.contains(&&*text) => {
+        Some(text) if !is_placeholder(&text) => {
             *slot = text;
             true
         }
         _ => false,
     }
+}
+
+fn is_placeholder(text: &str) -> bool {
+    matches!(text.as_bytes().first(), Some(b'<' | b'N' | b'_')) && PLACEHOLDERS.contains(&text)
 }
 
 fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {

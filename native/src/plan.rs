@@ -405,8 +405,6 @@ pub struct Row {
 /// One row of the order of work for a dialect, small enough to skip over quickly.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
-    /// Bit set of kinds.
-    pub on: u32,
     /// The row cannot yield without this key; `ANY_KEY` if there is more to it.
     pub key: KeyId,
     pub dialect: u16,
@@ -493,8 +491,8 @@ pub struct Dialect {
     pub rules: Vec<Rule>,
     pub markers: Vec<Marker>,
     pub rows: Vec<Row>,
-    /// Rows of this dialect, of `otel_genai`, fallbacks of this dialect, rows of `otel_genai_legacy`.
-    pub program: Vec<Op>,
+    /// By kind: rows of this dialect, of `otel_genai`, fallbacks of this dialect, rows of `otel_genai_legacy`.
+    pub programs: Vec<Box<[Op]>>,
     pub content: ContentPlan,
     pub logs: Vec<LogRule>,
     /// Keys whose presence means that the span names a model.
@@ -639,7 +637,7 @@ fn basis(name: &str) -> Result<Basis, String> {
     })
 }
 
-fn program(dialects: &[Dialect], at: usize, otel_genai: usize, otel_genai_legacy: usize) -> Vec<Op> {
+fn program(dialects: &[Dialect], at: usize, kind: Kind, otel_genai: usize, otel_genai_legacy: usize) -> Box<[Op]> {
     let mut passes = vec![(at, false), (otel_genai, false), (at, true), (otel_genai_legacy, false)];
     if at == otel_genai {
         passes.remove(1);
@@ -648,15 +646,16 @@ fn program(dialects: &[Dialect], at: usize, otel_genai: usize, otel_genai_legacy
     }
     let mut program = Vec::new();
     for (dialect, fallback) in passes {
-        for (n, row) in dialects[dialect].rows.iter().enumerate().filter(|(_, row)| row.fallback == fallback) {
+        let rows = dialects[dialect].rows.iter().enumerate();
+        for (n, row) in rows.filter(|(_, row)| row.fallback == fallback && row.on >> kind & 1 == 1) {
             let key = match &*row.from {
                 [Source::Key(key)] => *key,
                 _ => ANY_KEY,
             };
-            program.push(Op { on: row.on, key, dialect: dialect as u16, row: n as u16 });
+            program.push(Op { key, dialect: dialect as u16, row: n as u16 });
         }
     }
-    program
+    program.into()
 }
 
 impl Compiler {
@@ -752,10 +751,12 @@ impl Compiler {
         let mut maps: Vec<(u16, TextMap)> =
             raw.maps.into_iter().map(|(name, map)| (self.map_ids[&name], boxed_map(map))).collect();
         maps.sort_by_key(|(id, _)| *id);
-        let programs: Vec<Vec<Op>> =
-            (0..dialects.len()).map(|at| program(&dialects, at, otel_genai, otel_genai_legacy)).collect();
-        for (dialect, program) in dialects.iter_mut().zip(programs) {
-            dialect.program = program;
+        let of_kind = |at, kind| program(&dialects, at, kind, otel_genai, otel_genai_legacy);
+        let programs: Vec<Vec<Box<[Op]>>> = (0..dialects.len())
+            .map(|at| (0..raw.kinds.len() as Kind).map(|kind| of_kind(at, kind)).collect())
+            .collect();
+        for (dialect, programs) in dialects.iter_mut().zip(programs) {
+            dialect.programs = programs;
         }
         let mut marker_keys: Vec<KeyId> = Vec::new();
         let mut log_events = FxHashMap::default();
@@ -864,7 +865,7 @@ impl Compiler {
             rules,
             markers,
             rows,
-            program: Vec::new(),
+            programs: Vec::new(),
             content,
             logs,
             model_keys,

@@ -44,9 +44,10 @@ impl<O: OffsetSizeTrait> Utf8<O> {
     #[inline]
     pub fn push_hex(&mut self, bytes: &[u8]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        for byte in bytes {
-            let pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-            self.bytes.extend_from_slice(&pair);
+        let start = self.bytes.len();
+        self.bytes.resize(start + 2 * bytes.len(), 0);
+        for (pair, byte) in self.bytes[start..].as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         }
         self.end_row();
     }
