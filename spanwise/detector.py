@@ -100,6 +100,8 @@ class DetectObserver(Protocol):
     """What the detector tells telemetry; never payload."""
 
     def found(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None: ...
+    def grew(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None: ...
+    def wasted(self, *, signature: str, service: str, agent: str, tokens: int, cost_usd: Decimal) -> None: ...
     def signature_failed(self, signature: str) -> None: ...
 
 
@@ -379,7 +381,7 @@ class Detector:
         """Store what is new, changed or gone of the traces in `written`, which says what is stored and is changed."""
         now_ms = self._wall_ns() // 10**6
         changed: list[dict[str, Any]] = []
-        new: list[dict[str, Any]] = []
+        grown: list[tuple[dict[str, Any], _Written | None]] = []
         current: dict[Key, set[str]] = {}
         for row, finding in zip(self._rows(keys, found), found, strict=True):
             if row is None:
@@ -393,8 +395,7 @@ class Detector:
             if before is None or before.digest != after.digest:
                 known[row["finding_id"]] = after
                 changed.append(row)
-                if before is None:
-                    new.append(row)
+                grown.append((row, before))
         for key, known in written.items():
             for finding_id in set(known) - current.get(key, set()):
                 gone = known.pop(finding_id)
@@ -403,15 +404,22 @@ class Detector:
         if not changed:
             return
         self._sink.write_findings(pa.RecordBatch.from_pylist(changed, schema=FINDINGS.arrow), _token(changed))
-        for row in new:
-            self._observer.found(
-                signature=row["signature"],
-                kind=row["kind"],
-                severity=row["severity"],
-                service=row["service"],
-                agent=row["agent_name"],
-            )
+        for row, before in grown:
+            self._count(row, before.row if before else None)
         self._on_findings([row for row in changed if not row["withdrawn"]])
+
+    def _count(self, row: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
+        """Tell telemetry of a finding that was written, and what came on top of what it was before."""
+        owner = {"signature": row["signature"], "service": row["service"], "agent": row["agent_name"]}
+        if before is None:
+            self._observer.found(kind=row["kind"], severity=row["severity"], **owner)
+        elif _weight(row) > _weight(before):
+            self._observer.grew(kind=row["kind"], severity=row["severity"], **owner)
+        tokens, cost_usd = row["wasted_tokens"], Decimal(row["wasted_cost_usd"])
+        if before is not None:
+            tokens, cost_usd = tokens - before["wasted_tokens"], cost_usd - Decimal(before["wasted_cost_usd"])
+        if tokens > 0 or cost_usd > 0:
+            self._observer.wasted(tokens=tokens, cost_usd=cost_usd, **owner)
 
     def _rows(self, keys: Sequence[Key], found: Sequence[Finding]) -> list[dict[str, Any] | None]:
         """Rows of `findings`, with what the involved spans say; None where the first span is not in the store."""
@@ -504,6 +512,10 @@ def _written(row: dict[str, Any]) -> _Written:
     plain_row["wasted_cost_usd"] = format(row["wasted_cost_usd"], ".9f")
     text = repr(sorted((name, str(value)) for name, value in plain_row.items()))
     return _Written(hashlib.blake2b(text.encode(), digest_size=16).digest(), detected, row["version"], kept)
+
+
+def _weight(row: Mapping[str, Any]) -> tuple[int, int]:
+    return _SEVERITIES.index(row["severity"]), row["count"]
 
 
 def _nanos(value: Any) -> int:

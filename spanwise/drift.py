@@ -105,15 +105,12 @@ class QualityDrift:
             batch = pa.RecordBatch.from_pylist(rows, schema=FINDINGS.arrow)
             self._sink.write_findings(batch, f"drift-{token.hexdigest()}")
         for row in rows:
-            if row["finding_id"] not in self._known:
+            labels = {name: row[name] for name in ("signature", "kind", "severity", "service")}
+            if row["finding_id"] in self._known:
+                self._observer.grew(agent=row["agent_name"], **labels)
+            else:
                 self._known[row["finding_id"]] = now_ms
-                self._observer.found(
-                    signature=self.name,
-                    kind=row["kind"],
-                    severity=row["severity"],
-                    service=row["service"],
-                    agent=row["agent_name"],
-                )
+                self._observer.found(agent=row["agent_name"], **labels)
         current = {row["finding_id"] for row in rows}
         self._known = {known: at for known, at in self._known.items() if known in current or at > now_ms - 2 * _HOUR_MS}
         return len(rows)

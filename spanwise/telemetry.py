@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib import metadata
 from typing import Any, Final, Literal, Protocol, TextIO
 
@@ -44,6 +45,7 @@ _TOKEN_TYPES: Final = {
     "reasoning": "reasoning_tokens",
 }
 _GEN_AI_LABELS: Final = ("service", "agent", "model", "operation")
+_FINDING_LABELS: Final = ("signature", "kind", "severity", "service", "agent")
 _LOG_TEXT_MAX: Final = 200
 
 # The `_created` series double the number of series and no dashboard of ours reads them.
@@ -61,6 +63,9 @@ class TelemetryConfig(BaseModel):
     label_bytes_max: int = Field(128, ge=8, description="Longer label values are cut to this many characters.")
     gen_ai_series_max: int = Field(
         2_000, ge=1, description="Distinct combinations of the gen_ai labels; later ones are counted as `other`."
+    )
+    findings_series_max: int = Field(
+        2_000, ge=1, description="The same for the labels of findings; later ones keep signature, kind and severity."
     )
     log_level: LogLevel = Field("info", description="Least severe log line that is written.")
     log_format: Literal["auto", "json", "console"] = Field(
@@ -222,6 +227,8 @@ class Telemetry:
         self._dead_letters = self._counter(
             "dead_letter_requests", ("reason",), "Requests set aside as files: they cannot be decoded or stored."
         )
+        for reason in ("decode", "rows", "store"):
+            self._dead_letters.labels(self._reason(reason))
         self._reconcile = self._histogram("reconcile_seconds", (), "One round of trace reconciliation.", _WORK_BUCKETS)
         self._reconciled = self._counter("reconcile_traces", (), "Traces recounted.")
         self._reconcile_errors = self._counter(
@@ -256,22 +263,33 @@ class Telemetry:
         }
         self._series: set[tuple[str, ...]] = set()
 
-        self._signature = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("signature").inc)
-        self._findings = self._counter(
-            "findings",
-            ("signature", "kind", "severity", "service", "agent"),
-            "Findings written for the first time. The rows are in `findings`.",
-        )
-        self._signature_failures = self._counter(
-            "detect_signature_failures", ("signature",), "Traces a signature could not examine because it raised."
-        )
-
+        self._count_findings()
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.GCCollector(registry=self.registry)
         self.reference.append(
             MetricDoc("process_*, python_gc_*", "gauge, counter", (), "Standard process and garbage collector figures.")
         )
         self.reference.extend(_WATCHED_REFERENCE)
+
+    def _count_findings(self) -> None:
+        self._signature = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("signature").inc)
+        self._findings = self._counter(
+            "findings", _FINDING_LABELS, "Findings written for the first time. The rows are in `findings`."
+        )
+        self._findings_written = self._counter(
+            "findings_written",
+            _FINDING_LABELS,
+            "Times a finding was written: when it was found, and again when it grew or got worse. `quality_drift` is "
+            "written again as long as it lasts.",
+        )
+        per_agent = ("signature", "service", "agent")
+        counted = "as findings grow; a span that two signatures blame counts for both."
+        self._wasted_tokens = self._counter("wasted_tokens", per_agent, f"Tokens spent for nothing, {counted}")
+        self._wasted_cost = self._counter("wasted_cost_usd", per_agent, f"Cost of work that was for nothing, {counted}")
+        self._finding_series: set[tuple[str, ...]] = set()
+        self._signature_failures = self._counter(
+            "detect_signature_failures", ("signature",), "Traces a signature could not examine because it raised."
+        )
 
     # Receiver
 
@@ -353,8 +371,30 @@ class Telemetry:
 
     def found(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None:
         """A finding was written for the first time."""
-        labels = self._limits["service"](service), self._limits["agent"](agent)
-        self._findings.labels(self._signature(signature), self._signature(kind), severity, *labels).inc()
+        labels = self._finding_labels(signature, kind, severity, service, agent)
+        self._findings.labels(*labels).inc()
+        self._findings_written.labels(*labels).inc()
+
+    def grew(self, *, signature: str, kind: str, severity: str, service: str, agent: str) -> None:
+        """A finding was written again because it counts more or is worse than before, or is still there."""
+        self._findings_written.labels(*self._finding_labels(signature, kind, severity, service, agent)).inc()
+
+    def wasted(self, *, signature: str, service: str, agent: str, tokens: int, cost_usd: Decimal) -> None:
+        """What a finding wasted on top of what was counted for it before."""
+        name, _, _, *owner = self._finding_labels(signature, "", "", service, agent)
+        _add(self._wasted_tokens.labels(name, *owner), tokens)
+        _add(self._wasted_cost.labels(name, *owner), float(cost_usd))
+
+    def _finding_labels(self, signature: str, kind: str, severity: str, service: str, agent: str) -> tuple[str, ...]:
+        what = (self._signature(signature), self._signature(kind), severity)
+        labels = (*what, self._limits["service"](service), self._limits["agent"](agent))
+        if labels in self._finding_series:
+            return labels
+        if len(self._finding_series) < self.config.findings_series_max:
+            self._finding_series.add(labels)
+            return labels
+        self._overflow.labels("findings").inc()
+        return (*what, OTHER, OTHER)
 
     def signature_failed(self, signature: str) -> None:
         self._signature_failures.labels(self._signature(signature)).inc()
@@ -407,6 +447,8 @@ _JOURNAL_METRICS: Final = (
     ("waiting_bytes", "journal_waiting_bytes", "gauge", "Bytes of requests that wait for their commit."),
     ("bytes", "journal_bytes", "gauge", "Size of the journal on disk."),
     ("bytes_max", "journal_bytes_max", "gauge", "Size at which the journal refuses requests."),
+    ("disk_free_bytes", "journal_disk_free_bytes", "gauge", "Free space of the disk the journal is on."),
+    ("disk_floor_bytes", "journal_disk_floor_bytes", "gauge", "Free space below which the journal refuses requests."),
     ("files", "journal_files", "gauge", "Files of the journal."),
     ("commits", "journal_commits", "counter", "Commits, each of one or more requests."),
     ("commit_seconds", "journal_commit_seconds", "counter", "Time spent in commits."),
@@ -685,7 +727,11 @@ passes, before late duplicates and trace-level corrections are known. Ask the st
 
 Label values come from the senders, so their number is bounded: the first {values} of each `gen_ai` label are kept
 (`telemetry.label_values_max`), as are the first {series:,} combinations (`telemetry.gen_ai_series_max`). The rest is
-counted under `{other}` and in `spanwise_label_overflow_total`.
+counted under `{other}` and in `spanwise_label_overflow_total`. Combinations of the labels of findings are bounded by
+`telemetry.findings_series_max`.
+
+A series with such labels begins with its first event, not with a zero before it, so `rate()` and `increase()` do not
+see that event. [The recording rules](../deploy/prometheus/rules/signatures.yml) count it; copy them for your own.
 
 This page is generated from the program; a test compares them.
 

@@ -36,10 +36,15 @@ class Space:
 
     def free_above_floor(self) -> int:
         """Bytes that may be written before the floor is reached; negative below it."""
+        free, floor = self.free_and_floor()
+        return free - floor
+
+    def free_and_floor(self) -> tuple[int, int]:
+        """Bytes that are free, and how many of them have to stay so."""
         now = self._monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._look(now)
-        return self._free - self._floor
+        return self._free, self._floor
 
     def wrote(self, size: int) -> None:
         """Count bytes written since the last look, or 50 ms of a fast disk would go unseen."""

@@ -63,6 +63,9 @@ class JournalStats:
     bytes: int
     """Disk used by the files, damaged ones included."""
     bytes_max: int
+    disk_free_bytes: int
+    disk_floor_bytes: int
+    """Free space below which requests are refused."""
     frames_pending: int
     """Committed and not yet part of a sealed range."""
     ranges_open: int
@@ -524,6 +527,7 @@ class SqliteJournal:
             self._notes[key] = value
 
     def stats(self) -> JournalStats:
+        free, floor = self._space.free_and_floor()
         with self._lock:
             oldest = min((received for *_, received in self._open.values()), default=None)
             file = self._next() if oldest is None else None
@@ -536,6 +540,8 @@ class SqliteJournal:
                 files=len(self._files),
                 bytes=self._bytes_used(),
                 bytes_max=self._limits.bytes_max,
+                disk_free_bytes=free,
+                disk_floor_bytes=floor,
                 frames_pending=sum(file.committed - file.taken_to for file in self._files),
                 ranges_open=sum(len(file.open) for file in self._files),
                 oldest_age_s=0.0 if oldest is None else max(0.0, (self._wall_clock_ns() - oldest) / 1e9),

@@ -22,10 +22,18 @@ __all__ = ["store"]
 class Observer:
     def __init__(self) -> None:
         self.labels: list[Mapping[str, str]] = []
+        self.grown: list[Mapping[str, str]] = []
+        self.wastes: list[Mapping[str, Any]] = []
         self.failures: list[str] = []
 
     def found(self, **labels: str) -> None:
         self.labels.append(labels)
+
+    def grew(self, **labels: str) -> None:
+        self.grown.append(labels)
+
+    def wasted(self, **amounts: Any) -> None:
+        self.wastes.append(amounts)
 
     def signature_failed(self, signature: str) -> None:
         self.failures.append(signature)

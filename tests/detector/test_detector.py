@@ -104,6 +104,8 @@ def test_a_loop_is_found_while_its_trace_goes_on_and_grows_with_it(world: World)
     assert (grown["count"], grown["severity"], grown["agent_name"], grown["agent_version"]) == (5, "high", "buyer", "7")
     assert grown["conversation_id"] == "talk-1"
     assert [labels["signature"] for labels in world.observer.labels] == ["retry_loop"]
+    assert [(labels["severity"], labels["agent"]) for labels in world.observer.grown] == [("high", "buyer")]
+    assert [str(waste["cost_usd"]) for waste in world.observer.wastes] == ["0.007000000", "0.007000000"]
     (summary,) = world.traces().values()
     assert (summary["findings"], summary["finding_severity"]) == (["retry_loop.identical"], "high")
 

@@ -52,6 +52,7 @@ def test_a_new_version_that_fails_more_often_is_found_once(world: World) -> None
     assert dict(found["evidence"])["rate"] == "0.3000"
     assert dict(found["evidence"])["rate_before"] == "0.0200"
     assert [labels["signature"] for labels in world.observer.labels] == ["quality_drift"]
+    assert [labels["kind"] for labels in world.observer.grown] == ["error_rate"]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,45 @@ def test_a_long_label_value_is_cut() -> None:
     assert gen_ai(telemetry, "calls_total", model="m" * 8) == 1
 
 
+FOUND = {"signature": "retry_loop", "kind": "identical", "severity": "high", "service": "shop", "agent": "buyer"}
+
+
+def test_a_finding_that_grows_is_counted_as_written_again_and_not_as_found_again() -> None:
+    telemetry = Telemetry()
+    telemetry.found(**FOUND)
+    telemetry.grew(**FOUND)
+
+    assert value(telemetry, "findings_total", **FOUND) == 1
+    assert value(telemetry, "findings_written_total", **FOUND) == 2
+
+
+def test_what_findings_wasted_adds_up_by_signature_and_agent() -> None:
+    telemetry = Telemetry()
+    for tokens, cost_usd in ((1_000, Decimal("0.25")), (200, Decimal(0)), (0, Decimal("-1"))):
+        telemetry.wasted(signature="retry_loop", service="shop", agent="buyer", tokens=tokens, cost_usd=cost_usd)
+
+    labels = {"signature": "retry_loop", "service": "shop", "agent": "buyer"}
+    assert value(telemetry, "wasted_tokens_total", **labels) == 1_200
+    assert value(telemetry, "wasted_cost_usd_total", **labels) == 0.25
+
+
+def test_combinations_of_the_labels_of_findings_are_bounded() -> None:
+    telemetry = Telemetry(TelemetryConfig(findings_series_max=10))
+    for number in range(100):
+        telemetry.found(**FOUND | {"agent": f"a{number % 10}", "service": f"s{number // 10}"})
+
+    found = {labels: n for (name, labels), n in samples(telemetry).items() if name == "spanwise_findings_total"}
+    assert len(found) == 11
+    assert sum(found.values()) == 100
+    assert value(telemetry, "findings_total", **FOUND | {"agent": OTHER, "service": OTHER}) == 90
+    assert value(telemetry, "label_overflow_total", label="findings") == 90
+
+
+def test_reasons_to_set_requests_aside_are_there_before_the_first_one() -> None:
+    """A counter that is born at 1 shows no increase."""
+    assert samples(Telemetry())["spanwise_dead_letter_requests_total", (("reason", "store"),)] == 0
+
+
 def test_receiver_outcomes_are_told_apart_by_signal_transport_and_reason() -> None:
     telemetry = Telemetry()
     telemetry.accepted("traces", "grpc", items=3, body_bytes=900, seconds=0.004)
@@ -231,6 +270,7 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.watch_reconciler(_Watched(ReconcilerStats))
     telemetry.watch_detector(_Watched(DetectorStats))
     telemetry.found(signature="retry_loop", kind="identical", severity="high", service="shop", agent="buyer")
+    telemetry.wasted(signature="retry_loop", service="shop", agent="buyer", tokens=1, cost_usd=Decimal(1))
     telemetry.signature_failed("retry_loop")
     telemetry.accepted("traces", "grpc", items=1, body_bytes=1, seconds=0.1)
     telemetry.refused("traces", "grpc", "full", items=1)
