@@ -25,6 +25,8 @@ from spanwise.stage import DeadLetters, Frame, Journal, Processor, RejectedError
 
 log = structlog.get_logger(__name__)
 
+_RANGES_MAX = 2
+"""Ranges in memory: one is stored while the next is prepared."""
 _IDLE_WAIT_S = 0.5
 _IDLE_AFTER_S = 5.0
 _POLL_S = 0.02
@@ -157,7 +159,8 @@ class Pipeline:
         self._on_idle = on_idle
         self._pacer = Pacer(config, clock)
         self._stop = threading.Event()
-        self._prepared: queue.Queue[Prepared | None] = queue.Queue(maxsize=1)
+        self._room = threading.Semaphore(_RANGES_MAX)
+        self._prepared: queue.SimpleQueue[Prepared | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._prepare_loop, name="spanwise-prepare", daemon=True),
             threading.Thread(target=self._store_loop, name="spanwise-store", daemon=True),
@@ -178,16 +181,25 @@ class Pipeline:
 
     def _prepare_loop(self) -> None:
         while not self._stop.is_set():
-            try:
-                taken = self._take()
-                prepared = self._prepare(taken) if taken is not None else None
-            except Exception as error:  # a journal that cannot record the range: it is taken again
-                log.warning("take_failed", exc_info=error)
-                self._stop.wait(_FAILED_WAIT_S)
+            if not self._room.acquire(timeout=_IDLE_WAIT_S):
                 continue
-            if prepared is not None:
-                self._hand_over(prepared)
-        self._hand_over(None)
+            if not self._prepare_next():
+                self._room.release()
+        self._prepared.put(None)
+
+    def _prepare_next(self) -> bool:
+        """True if a range was handed over."""
+        try:
+            taken = self._take()
+            prepared = self._prepare(taken) if taken is not None else None
+        except Exception as error:  # a journal that cannot record the range: it is taken again
+            log.warning("take_failed", exc_info=error)
+            self._stop.wait(_FAILED_WAIT_S)
+            return False
+        if prepared is None:
+            return False
+        self._prepared.put(prepared)
+        return True
 
     def _take(self) -> SealedRange | None:
         if self._journal.pending_bytes:
@@ -247,32 +259,27 @@ class Pipeline:
         self._observer.processed(spans, seconds=self._clock() - decoded_at)
         return Prepared(taken, spans, decoded.content, decoded.log_events)
 
-    def _hand_over(self, prepared: Prepared | None) -> None:
-        while True:
-            try:
-                self._prepared.put(prepared, timeout=_IDLE_WAIT_S)
-            except queue.Full:
-                if not self._threads[1].is_alive():
-                    return
-            else:
-                return
-
     # Storing
 
     def _store_loop(self) -> None:
-        while True:
+        while self._store_next():
+            self._room.release()
+
+    def _store_next(self) -> bool:
+        """False at the end."""
+        try:
+            prepared = self._prepared.get(timeout=_IDLE_AFTER_S)
+        except queue.Empty:
+            self._on_idle()
+            prepared = self._prepared.get()
+        if prepared is None:
+            return False
+        if self._store(prepared):
             try:
-                prepared = self._prepared.get(timeout=_IDLE_AFTER_S)
-            except queue.Empty:
-                self._on_idle()
-                prepared = self._prepared.get()
-            if prepared is None:
-                return
-            if self._store(prepared):
-                try:
-                    self._journal.done(prepared.taken)
-                except Exception as error:  # the range stays open, and the next start sends it again: same token
-                    log.warning("forget_failed", exc_info=error)
+                self._journal.done(prepared.taken)
+            except Exception as error:  # the range stays open, and the next start sends it again: same token
+                log.warning("forget_failed", exc_info=error)
+        return True
 
     def _store(self, prepared: Prepared) -> bool:
         """True once the range is stored or set aside; False if the program stops first."""
