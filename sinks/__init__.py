@@ -1,8 +1,11 @@
-"""Where results go: rows to ClickHouse, findings to people."""
+"""Where results go. The union of configs is the registry: a new sink is a module and a line here."""
 
 from __future__ import annotations
 
-from sinks.clickhouse import ClickHouseSink, ClickHouseSinkConfig
-from sinks.webhook import Alerts, AlertsConfig
+from typing import TypeAlias
 
-__all__ = ["Alerts", "AlertsConfig", "ClickHouseSink", "ClickHouseSinkConfig"]
+from sinks.clickhouse import ClickHouseSink, ClickHouseSinkConfig
+
+SinkConfig: TypeAlias = ClickHouseSinkConfig
+
+__all__ = ["ClickHouseSink", "ClickHouseSinkConfig", "SinkConfig"]

@@ -34,7 +34,7 @@ from pydantic_settings import (
 from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
-from sinks.webhook import AlertsConfig
+from spanwise.clickhouse_http import ClickHouseConfig
 from spanwise.detector import DetectConfig
 from spanwise.drift import QualityDriftConfig
 from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
@@ -88,7 +88,6 @@ class Config(BaseSettings):
     quality_drift: QualityDriftConfig = Field(
         default_factory=QualityDriftConfig, description="Agents that fail more often than they used to."
     )
-    alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told about findings.")
     reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,
@@ -96,6 +95,11 @@ class Config(BaseSettings):
     )
     sink: ClickHouseSinkConfig = Field(default_factory=ClickHouseSinkConfig, description="How rows are inserted.")
     web: WebConfig = Field(default_factory=WebConfig, description="The HTTP API, health and metrics.")
+    clickhouse: ClickHouseConfig = Field(
+        default_factory=ClickHouseConfig,
+        description="The embedded store as a read-only ClickHouse over HTTP, for Grafana, ClickHouse clients and BI "
+        "tools. Its tokens are `web.tokens`.",
+    )
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig, description="Metrics and logs of the process.")
 
     @model_validator(mode="after")
@@ -105,6 +109,15 @@ class Config(BaseSettings):
             raise ValueError(
                 f"journal.ack_timeout_s ({journal.ack_timeout_s:g}) must be below receiver.limits.ack_timeout_s "
                 f"({receiver_s:g}), or senders are refused before the spool is tried"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clickhouse_guarded_beyond_loopback(self) -> Self:
+        if not (self.clickhouse.is_guarded or self.web.tokens):
+            raise ValueError(
+                f"clickhouse.address {self.clickhouse.address} can be reached from other machines and anybody could "
+                "read everything; set `web.tokens`, or allow it with `clickhouse.insecure: true` (--insecure)"
             )
         return self
 

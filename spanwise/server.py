@@ -22,8 +22,8 @@ from processors.normalise import plan_json
 from processors.price import Price
 from receiver import Receiver
 from sinks.clickhouse import ClickHouseSink
-from sinks.webhook import Alerts
 from spanwise._native import Decoder
+from spanwise.clickhouse_http import ClickHouseServer
 from spanwise.config import Config
 from spanwise.detector import Detector
 from spanwise.drift import QualityDrift
@@ -31,6 +31,7 @@ from spanwise.journal import JournalError, KafkaJournalConfig, SqliteJournal
 from spanwise.memory import return_freed_memory
 from spanwise.pipeline import DeadLetterFiles, Pipeline
 from spanwise.query import StoreQueries
+from spanwise.query.embedded import EmbeddedQueries
 from spanwise.reconciler import Reconciler
 from spanwise.store import Store, StoreConfigError, StoreError, open_store
 from spanwise.telemetry import Telemetry, version
@@ -60,6 +61,7 @@ class Started:
     grpc: str
     http: str
     web: str
+    clickhouse: str
     data_dir: Path
     store: str
 
@@ -158,14 +160,19 @@ async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Start
         )
         status["web"] = str(await _bind("web", web.start()))
         stack.push_async_callback(web.stop)
+        if store is not None:
+            status["clickhouse"] = await _clickhouse(stack, config, store)
         started = Started(
             grpc=status.get("grpc", ""),
             http=status.get("http", ""),
             web=status["web"],
+            clickhouse=status.get("clickhouse", ""),
             data_dir=config.data_dir,
             store=status.get("store", ""),
         )
-        log.info("ready", **{name: status[name] for name in ("grpc", "http", "web", "store") if name in status})
+        log.info(
+            "ready", **{name: status[name] for name in ("grpc", "http", "web", "clickhouse", "store") if name in status}
+        )
         yield started
 
 
@@ -176,21 +183,15 @@ async def _work(
     sink = config.sink.build(store, telemetry.sink)
     price = config.price.build()
 
-    territory = None if isinstance(journal, SqliteJournal) else journal
-    alerts = Alerts(config.alerts, store=store, territory=territory)
-    telemetry.watch_alerts(alerts)
-    stack.push_async_callback(alerts.stop)
-    await _bind("alerts", alerts.start())
-
     reconciler = Reconciler(
         config.reconcile,
         store=store,
         sink=sink,
         price=price,
         journal=journal,
-        detector=_detector(config, store, sink, price, telemetry, alerts),
+        detector=_detector(config, store, sink, price, telemetry),
         observer=telemetry,
-        territory=territory,
+        territory=None if isinstance(journal, SqliteJournal) else journal,
     )
     telemetry.watch_reconciler(reconciler)
     reconciler.start()
@@ -237,18 +238,11 @@ def _watch_journal(telemetry: Telemetry, journal: AnyJournal) -> None:
 
 
 def _detector(
-    config: Config, store: Store, sink: ClickHouseSink, price: Price, telemetry: Telemetry, alerts: Alerts
+    config: Config, store: Store, sink: ClickHouseSink, price: Price, telemetry: Telemetry
 ) -> Detector | None:
     if not config.detect.enabled:
         return None
-    detector = Detector(
-        config.detect,
-        store=store,
-        sink=sink,
-        window=price.context_window,
-        observer=telemetry,
-        on_findings=alerts.news,
-    )
+    detector = Detector(config.detect, store=store, sink=sink, window=price.context_window, observer=telemetry)
     telemetry.watch_detector(detector)
     return detector
 
@@ -265,6 +259,32 @@ def _web(config: Config, sources: Sources) -> WebServer:
         return WebServer(config.web, sources)
     except ValueError as error:
         raise StartError(f"cannot start web: {error}") from error
+
+
+async def _clickhouse(stack: contextlib.AsyncExitStack, config: Config, store: Store) -> str:
+    """Serve the embedded store as ClickHouse. Returns its address, '' if that is not wanted or not possible."""
+    options = config.clickhouse
+    chosen = "address" in options.model_fields_set
+    if not options.listens:
+        return ""
+    if not store.embedded:
+        if chosen:
+            raise StartError(
+                f"clickhouse.address is {options.address}, but the store is a server: ask {store.place} itself"
+            )
+        return ""
+    try:
+        queries = await asyncio.to_thread(EmbeddedQueries, store, options.limits)
+        server = ClickHouseServer(options, queries, config.web.tokens)
+        address = await server.start()
+    except (OSError, ValueError, StoreError) as error:
+        if chosen or not isinstance(error, OSError):
+            raise StartError(f"cannot start clickhouse on {options.address}: {error}") from error
+        # A ClickHouse of the user's own is there. That is no reason not to take spans.
+        log.warning("clickhouse_port_taken", address=options.address, choose="--clickhouse HOST:PORT")
+        return ""
+    stack.push_async_callback(server.stop)
+    return str(address)
 
 
 async def _open_journal(config: Config) -> AnyJournal:

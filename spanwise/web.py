@@ -120,6 +120,17 @@ class Sources:
     """Version, the addresses `grpc`, `http` and `web`, journal and store, for people."""
 
 
+def foreign(request: web.BaseRequest, *, loopback_only: bool) -> str:
+    """Why a request is refused that a page made: of another origin, or with a name that was made to resolve to us."""
+    host = urlsplit(f"//{request.host}").hostname or ""
+    if loopback_only and not Address(host, 0).is_loopback:
+        return "this address answers to localhost only"
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        return "pages of other origins may not ask"
+    return ""
+
+
 class WebServer:
     """Serves the API on one address until it is stopped. Construction raises ValueError if a token cannot be used."""
 
@@ -184,15 +195,8 @@ class _Api:
 
     @web.middleware
     async def _same_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse names that only resolve to this machine, and pages of other origins."""
-        host = urlsplit(f"//{request.host}").hostname or ""
-        if self._guard_host and not Address(host, 0).is_loopback:
-            raise ApiError(
-                "this address answers to localhost only", "ask http://127.0.0.1 or http://localhost", status=403
-            )
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            raise ApiError("pages of other origins may not ask", "send the request from a program", status=403)
+        if why := foreign(request, loopback_only=self._guard_host):
+            raise ApiError(why, "ask http://127.0.0.1 or http://localhost, from a program", status=403)
         return await handler(request)
 
     @web.middleware

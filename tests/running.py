@@ -34,6 +34,7 @@ class RunningServer:
         self.directory = directory
         self.command = command
         self.grpc_port, self.http_port, self.web_port = free_port(), free_port(), free_port()
+        self.clickhouse_port = free_port()
         self._environment = environment
         self._http = urllib3.PoolManager(retries=False)
         self.process: subprocess.Popen[bytes] | None = None
@@ -61,6 +62,8 @@ class RunningServer:
         """Start and wait until `/readyz` says so; `ready_s` is how long that took."""
         self.directory.mkdir(parents=True, exist_ok=True)
         arguments = ["--data", str(self.directory), "--web", f"127.0.0.1:{self.web_port}"]
+        if self.command == "up":
+            arguments += ["--clickhouse", f"127.0.0.1:{self.clickhouse_port}"]
         if self.command != "work":
             arguments += ["--grpc", self.grpc, "--http", f"127.0.0.1:{self.http_port}"]
         begun = time.monotonic()
@@ -119,13 +122,10 @@ class RunningServer:
         """The single number a query returns."""
         return int(next(iter(self.sql(text)[0].values())))
 
-    def exposition(self) -> str:
-        """The text of `/metrics`."""
-        return self._http.request("GET", f"{self.web}/metrics", timeout=10).data.decode()
-
     def metrics(self) -> list[str]:
-        """Its lines, without those that explain them."""
-        return [line for line in self.exposition().splitlines() if not line.startswith("#")]
+        """Lines of `/metrics`, without those that explain them."""
+        text = self._http.request("GET", f"{self.web}/metrics", timeout=10).data.decode()
+        return [line for line in text.splitlines() if not line.startswith("#")]
 
     def wait_for(self, text: str, expected: int, timeout_s: float = 30) -> None:
         """Wait until the query returns the number, or raise with the last one seen."""

@@ -51,6 +51,13 @@ GrpcAddress = Annotated[str | None, typer.Option("--grpc", metavar="HOST:PORT", 
 HttpAddress = Annotated[str | None, typer.Option("--http", metavar="HOST:PORT", help="OTLP HTTP listens here.")]
 WebAddress = Annotated[str | None, typer.Option("--web", metavar="HOST:PORT", help="API, health and metrics.")]
 
+ClickHouseAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--clickhouse", metavar="HOST:PORT", help="The embedded store as ClickHouse over HTTP; `off` leaves it away."
+    ),
+]
+
 
 class SqlFormat(StrEnum):
     table = "table"
@@ -72,6 +79,7 @@ def up(
     grpc: GrpcAddress = None,
     http: HttpAddress = None,
     web: WebAddress = None,
+    clickhouse: ClickHouseAddress = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow listening beyond this machine without tokens.")
     ] = False,
@@ -91,8 +99,10 @@ def up(
                 "receiver.grpc": grpc,
                 "receiver.http": http,
                 "web.address": web,
+                "clickhouse.address": clickhouse,
                 "receiver.insecure": insecure or None,
                 "web.insecure": insecure or None,
+                "clickhouse.insecure": insecure or None,
             },
         )
 
@@ -149,13 +159,22 @@ def demo(
     grpc: GrpcAddress = None,
     http: HttpAddress = None,
     web: WebAddress = None,
+    clickhouse: ClickHouseAddress = None,
 ) -> None:
     """Start the server, send realistic multi-agent traffic and say what happened."""
     from spanwise.cli import run
 
     with _sentences():
         run.demo(
-            config, {"data_dir": data, "receiver.grpc": grpc, "receiver.http": http, "web.address": web}, once=once
+            config,
+            {
+                "data_dir": data,
+                "receiver.grpc": grpc,
+                "receiver.http": http,
+                "web.address": web,
+                "clickhouse.address": clickhouse,
+            },
+            once=once,
         )
 
 
@@ -336,22 +355,6 @@ def import_(
 
     with _sentences():
         imports.import_files(files, endpoint, Client.from_environment(web), logs=logs, strict=strict, restart=restart)
-
-
-alerts_app = typer.Typer(help="Webhooks that are told about findings.", no_args_is_help=True)
-app.add_typer(alerts_app, name="alerts", rich_help_panel="Run")
-
-
-@alerts_app.command("test")
-def alerts_test(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A webhook of `alerts.webhooks`.")],
-    config: ConfigFile = None,
-) -> None:
-    """Send a made-up finding to a webhook and say what became of it. No server is needed."""
-    from spanwise.cli import alerts
-
-    with _sentences():
-        alerts.send_sample(config, name, sys.stdout)
 
 
 topics_app = typer.Typer(help="The Kafka topics of `journal.kind: kafka`.", no_args_is_help=True)

@@ -56,6 +56,7 @@ def _announce(started: Started) -> None:
     lines = (
         *receives,
         f"API         http://{started.web}",
+        *((f"ClickHouse  http://{started.clickhouse}",) if started.clickhouse else ()),
         f"data        {started.data_dir}",
         *stores,
         "",

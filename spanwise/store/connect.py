@@ -64,9 +64,6 @@ class TtlDays(BaseModel):
     log_events: int = Field(30, ge=0, description="Days log records are kept, 0 for ever.")
     traces: int = Field(90, ge=0, description="Days the summary of a trace is kept, 0 for ever.")
     findings: int = Field(90, ge=0, description="Days a finding is kept, 0 for ever.")
-    alert_deliveries: int = Field(
-        90, ge=0, description="Days it is kept which findings webhooks were told about, 0 for ever."
-    )
 
 
 class StoreConfig(BaseModel):
@@ -311,6 +308,11 @@ class Store:
     def place(self) -> str:
         """Where the rows are: a directory, or the address of a server without its password."""
         return self._target.place
+
+    @property
+    def engine_options(self) -> dict[str, str]:
+        """What every connection to the embedded engine is opened with: the engine wants to hear the same each time."""
+        return self._target.engine_options()
 
     def _create_database(self) -> None:
         with contextlib.closing(self._target.client({}, database=None)) as client:

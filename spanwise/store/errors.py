@@ -48,7 +48,15 @@ class StoreConfigError(Exception):
 
 
 class QueryError(Exception):
-    """A query cannot be answered; the text is for whoever wrote the query."""
+    """A query cannot be answered; the text is for whoever wrote the query.
+
+    `code` and `name` are ClickHouse's, for those who speak its protocol (0 and '' where none fits).
+    """
+
+    def __init__(self, text: str, *, code: int = 0, name: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.name = name
 
 
 def code_of(error: BaseException) -> tuple[int, str]:

@@ -54,4 +54,4 @@ def _explained(store: Store, error: DriverError) -> Exception:
     text = " ".join(_NOISE.sub("", str(error)).split())[:500]
     if code in _SERVERS_FAULT:
         return StoreError(f"cannot read from {store.place}", code=code, name=name)
-    return QueryError(text or f"the store refused the query (code {code})")
+    return QueryError(text or f"the store refused the query (code {code})", code=code, name=name)

@@ -101,7 +101,7 @@ def test_health_metrics_and_the_page_answer(server: RunningServer) -> None:
 
 
 def test_up_prints_the_ports_it_got_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
-    ports = [argument for name in ("--grpc", "--http", "--web") for argument in (name, "127.0.0.1:0")]
+    ports = [argument for name in ("--grpc", "--http", "--web", "--clickhouse") for argument in (name, "127.0.0.1:0")]
     process = subprocess.Popen(
         [sys.executable, "-m", "spanwise", "up", "--data", str(tmp_path / "data"), *ports],
         cwd=ROOT,

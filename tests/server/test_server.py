@@ -10,7 +10,7 @@ import pytest
 
 from tests.running import ROOT, RunningServer
 
-FREE_PORTS = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0")
+FREE_PORTS = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0", "--clickhouse", "off")
 
 
 def _up(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,531 @@
+"""The embedded store as ClickHouse over HTTP, read-only: for Grafana, ClickHouse clients and BI tools.
+
+Questions run on connections and threads of their own, as many as `queries_concurrent`, each with limits; more wait in a
+short queue and then are told to come back. So they never stand in the way of what is being stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+import secrets
+import uuid
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import aiohttp
+import cramjam
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from receiver.auth import Tokens
+from receiver.config import MIB, Address, HostPort, parse_address
+from receiver.inflate import Gunzip
+from spanwise.query.embedded import Answer, EmbeddedQueries, QueryLimits, Question
+from spanwise.stage import OverloadedError
+from spanwise.store import QueryError, StoreError
+from spanwise.web import ReaderConfig, foreign
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+_DISPLAY_NAME: Final = "spanwise"
+_HELD_BYTES: Final = MIB
+"""An answer up to this size is sent whole: with its length, its full summary, and an error instead of half of it."""
+_WAITED_BYTES: Final = 64 * MIB
+_QUERY_ID: Final = re.compile(r"[!-~]{1,128}")
+_TRANSPORT: Final = frozenset(
+    {"query", "database", "default_format", "query_id", "user", "password", "compress", "enable_http_compression"}
+    | {"wait_end_of_query", "client_protocol_version", "session_id", "session_timeout", "session_check", "quota_key"}
+    | {"buffer_size", "send_progress_in_http_headers", "http_headers_progress_interval_ms", "role", "stacktrace"}
+    | {"cancel_http_readonly_queries_on_client_close", "http_zlib_compression_level", "decompress", "query_kind"}
+    | {"network_compression_method", "network_zstd_compression_level", "add_http_cors_header", "log_comment"}
+    | {"http_write_exception_in_output_format", "date_time_input_format", "cast_string_to_dynamic_use_inference"}
+    | {"async_insert", "wait_for_async_insert", "max_insert_block_size", "log_queries"}
+)
+"""About the connection, inserts or logs: read here, or without meaning for an answer."""
+_STATUS: Final = {
+    194: 401,  # REQUIRED_PASSWORD
+    **dict.fromkeys((164, 192, 193, 497, 516), 403),  # READONLY, UNKNOWN_USER, ..., ACCESS_DENIED
+    **dict.fromkeys((46, 47, 60, 63, 73, 81, 115), 404),  # what is named does not exist
+    159: 408,  # TIMEOUT_EXCEEDED
+    **dict.fromkeys((6, 27, 36, 38, 41, 42, 43, 53, 62, 70, 72, 130, 306, 386, 456, 457), 400),
+    **dict.fromkeys((307,), 413),
+    48: 501,  # NOT_IMPLEMENTED
+    202: 503,  # TOO_MANY_SIMULTANEOUS_QUERIES
+}
+"""As a server answers; anything else is 500."""
+
+
+class ClickHouseConfig(BaseModel):
+    """Where the embedded store answers as ClickHouse over HTTP, and how much a question may take there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: Literal["off"] | HostPort = Field(
+        "127.0.0.1:8123", description="HOST:PORT; port 0 lets the system choose, `off` leaves it away."
+    )
+    insecure: bool = Field(False, description="Allow listening beyond this machine without `web.tokens`.")
+    queries_concurrent: int = Field(4, ge=1, le=64, description="Queries that run at once.")
+    queries_queue: int = Field(32, ge=0, le=1024, description="Queries that wait; further ones are refused.")
+    queue_timeout_s: float = Field(10, gt=0, description="How long a query waits for its turn before it is refused.")
+    query_timeout_s: int = Field(30, ge=1, description="Longest run time of a query.")
+    query_memory_bytes: int = Field(512 << 20, ge=64 << 20, description="Most memory a query may use.")
+    query_rows_max: int = Field(1_000_000, ge=1, description="Most rows a query may answer with.")
+    query_bytes_max: int = Field(256 << 20, ge=1 << 20, description="Most bytes a query may answer with.")
+    query_threads: int = Field(2, ge=1, description="Threads a query may use.")
+    answer_timeout_s: float = Field(120, gt=0, description="Longest time until the client has taken the answer.")
+    request_bytes_max: int = Field(1 << 20, ge=1024, description="Length of a request: the query and its parameters.")
+    request_timeout_s: float = Field(10, gt=0, description="How long a request may take to arrive.")
+
+    @property
+    def listens(self) -> bool:
+        return self.address != "off"
+
+    @property
+    def is_guarded(self) -> bool:
+        """False if other machines could reach it and no token is asked for."""
+        return not self.listens or self.insecure or parse_address(self.address).is_loopback
+
+    @property
+    def limits(self) -> QueryLimits:
+        return QueryLimits(
+            seconds=self.query_timeout_s,
+            memory_bytes=self.query_memory_bytes,
+            rows=self.query_rows_max,
+            bytes=self.query_bytes_max,
+            threads=self.query_threads,
+        )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request, read."""
+
+    parameters: dict[str, str]
+    body: str = ""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    format: str = "TabSeparated"
+    encoding: str = ""
+    waits: bool = False
+
+    @property
+    def statement(self) -> str:
+        return "\n".join(part for part in (self.parameters.get("query", ""), self.body) if part)
+
+
+class ClickHouseServer:
+    """Serves one embedded store on one address. Construction raises ValueError if a token cannot be used."""
+
+    def __init__(self, config: ClickHouseConfig, queries: EmbeddedQueries, readers: Sequence[ReaderConfig]) -> None:
+        self._config = config
+        self._queries = queries
+        self._tokens = Tokens(readers)
+        self._guard_host = parse_address(config.address).is_loopback
+        self._slots = asyncio.Semaphore(config.queries_concurrent)
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(config.queries_concurrent, thread_name_prefix="spanwise-clickhouse")
+        self._cancellers = ThreadPoolExecutor(1, thread_name_prefix="spanwise-clickhouse-cancel")
+        self._server: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> Address:
+        """Bind and serve. Returns the real address. Raises OSError if it cannot be bound."""
+        wanted = parse_address(self._config.address)
+        self._server = web.Server(
+            self._answer,
+            access_log=None,
+            auto_decompress=False,
+            handler_cancellation=True,
+            max_line_size=64 << 10,
+            max_field_size=16 << 10,
+        )
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._server, wanted.host, wanted.port, backlog=256)
+        return Address(wanted.host, self._listener.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        if self._listener is not None and self._server is not None:
+            self._listener.close()
+            self._server.pre_shutdown()
+            await self._server.shutdown(2)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._cancellers.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        asked = _Asked(dict(request.query))
+        try:
+            return await self._respond(request, asked)
+        except (QueryError, StoreError, OverloadedError) as error:
+            return self._refusal(asked, error)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            # The message may quote rows, so only its type is logged and nothing of it is told.
+            log.exception("clickhouse_request_failed", error_type=type(error).__name__)
+            return self._refusal(asked, StoreError("the request failed inside Spanwise"))
+
+    async def _respond(self, request: web.BaseRequest, asked: _Asked) -> web.StreamResponse:
+        if why := foreign(request, loopback_only=self._guard_host):
+            raise QueryError(why, code=497, name="ACCESS_DENIED")
+        if request.path in {"/ping", "/replicas_status"}:
+            return self._plain("Ok.\n")
+        if request.path != "/":
+            return self._plain(f"There is no handle {request.path}\n\nUse / or /ping for health checks.\n", 404)
+        if request.method not in {"GET", "POST"}:
+            return self._plain("Use GET or POST.\n", 405)
+        self._authorise(request, asked)
+        await self._read(request, asked)
+        if not asked.statement.strip():
+            if request.method == "GET":
+                return self._plain("Ok.\n")
+            raise QueryError("Empty query", code=62, name="SYNTAX_ERROR")
+        question = self._question(request, asked)
+        async with self._slot(), _taken_within(self._config.answer_timeout_s):
+            answer = await self._on_thread(lambda: self._queries.ask(question))
+            try:
+                return await self._deliver(request, asked, answer)
+            finally:
+                await self._end(answer)
+
+    # What is asked, and by whom
+
+    def _authorise(self, request: web.BaseRequest, asked: _Asked) -> None:
+        if not self._tokens:
+            return
+        presented = _credential(request.headers, asked.parameters)
+        if presented is None:
+            raise QueryError(
+                "a token is needed: send it as the password of any user, or as `Authorization: Bearer TOKEN`",
+                code=194,
+                name="REQUIRED_PASSWORD",
+            )
+        reader = self._tokens.holder(f"Bearer {presented}")
+        if reader is None:
+            raise QueryError(
+                "default: Authentication failed: password is incorrect, or there is no user with such name",
+                code=516,
+                name="AUTHENTICATION_FAILED",
+            )
+        if reader.tenant:
+            raise QueryError(
+                "SQL reads the rows of all tenants, and the token is bound to one: use a token without `tenant`",
+                code=497,
+                name="ACCESS_DENIED",
+            )
+
+    async def _read(self, request: web.BaseRequest, asked: _Asked) -> None:
+        """The body: the query or the rest of it, or a form with the query and its parameters."""
+        try:
+            async with asyncio.timeout(self._config.request_timeout_s):
+                if request.content_type == "multipart/form-data":
+                    await self._read_form(request, asked)
+                else:
+                    asked.body = (await self._read_text(request)).decode("utf-8")
+        except TimeoutError:
+            raise QueryError("the request came too slowly", code=159, name="TIMEOUT_EXCEEDED") from None
+        except UnicodeDecodeError:
+            raise QueryError("the query is not UTF-8 text", code=62, name="SYNTAX_ERROR") from None
+        except ValueError as error:
+            raise QueryError(f"the body cannot be read: {error}", code=27, name="INCORRECT_DATA") from None
+
+    async def _read_text(self, request: web.BaseRequest) -> bytes:
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"gzip", "identity"}:
+            raise QueryError("send the body as gzip or identity", code=48, name="NOT_IMPLEMENTED")
+        gunzip = Gunzip() if encoding == "gzip" else None
+        pieces, size = [], 0
+        while chunk := await request.content.readany():
+            for piece in gunzip.feed(chunk) if gunzip else (chunk,):
+                size += len(piece)
+                self._refuse_long(size)
+                pieces.append(piece)
+        if gunzip and pieces:
+            gunzip.finish()
+        return b"".join(pieces)
+
+    async def _read_form(self, request: web.BaseRequest, asked: _Asked) -> None:
+        size = 0
+        async for part in aiohttp.MultipartReader(request.headers, request.content):
+            if not isinstance(part, aiohttp.BodyPartReader) or part.filename is not None or not part.name:
+                raise QueryError("external tables are not supported", code=48, name="NOT_IMPLEMENTED")
+            text = bytearray()
+            while chunk := await part.read_chunk():
+                size += len(chunk)
+                self._refuse_long(size)
+                text += chunk
+            asked.parameters[part.name] = text.decode("utf-8")
+
+    def _refuse_long(self, size: int) -> None:
+        if size > self._config.request_bytes_max:
+            raise QueryError(
+                f"the request is longer than {self._config.request_bytes_max} bytes (clickhouse.request_bytes_max)",
+                code=307,
+                name="TOO_MANY_BYTES",
+            )
+
+    def _question(self, request: web.BaseRequest, asked: _Asked) -> Question:
+        given = asked.parameters
+        name = asked.id
+        if _QUERY_ID.fullmatch(given.get("query_id", "")):
+            asked.id = given["query_id"]
+        if given.get("compress", "0") not in {"0", ""}:
+            raise QueryError("compress=1 is not supported: use Accept-Encoding", code=48, name="NOT_IMPLEMENTED")
+        asked.format = request.headers.get("X-ClickHouse-Format") or given.get("default_format") or asked.format
+        asked.waits = given.get("wait_end_of_query", "0") not in {"0", ""}
+        if given.get("enable_http_compression", "1") != "0":
+            asked.encoding = _encoding(request.headers.get("Accept-Encoding", ""))
+        return Question(
+            statement=asked.statement,
+            name=name,
+            format=asked.format,
+            database=request.headers.get("X-ClickHouse-Database") or given.get("database", ""),
+            parameters={name[6:]: value for name, value in given.items() if name.startswith("param_")},
+            settings={
+                name: value for name, value in given.items() if name not in _TRANSPORT and not name.startswith("param_")
+            },
+        )
+
+    # Turns
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._slots.locked() and self._waiting >= self._config.queries_queue:
+            raise OverloadedError("Too many simultaneous queries: try again in a second")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._config.queue_timeout_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise OverloadedError("Too many simultaneous queries: waited too long for a turn") from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _on_thread(self, call: Callable[[], Result], interrupt: Callable[[], None] | None = None) -> Result:
+        """Run to the end even if the asker leaves, but make that soon: the slot is taken as long as the thread is."""
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._threads, call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                if interrupt is not None:
+                    await loop.run_in_executor(self._cancellers, interrupt)
+                # a query that only begins is not there yet to be stopped
+                await asyncio.wait([running], timeout=0.1)
+            raise
+
+    async def _end(self, answer: Answer) -> None:
+        loop = asyncio.get_running_loop()
+        closing = loop.run_in_executor(self._threads, answer.close)
+        while not (await asyncio.wait([closing], timeout=0.1))[0]:
+            await loop.run_in_executor(self._cancellers, answer.cancel)
+        closing.result()
+
+    # Answers
+
+    async def _deliver(self, request: web.BaseRequest, asked: _Asked, answer: Answer) -> web.StreamResponse:
+        """Whole if it is small or waited for, else in pieces."""
+        limit = _WAITED_BYTES if asked.waits else _HELD_BYTES
+        held = bytearray()
+        while len(held) < limit:
+            piece = await self._on_thread(answer.read, answer.cancel)
+            if not piece:
+                return await self._whole(asked, answer, bytes(held))
+            held += piece
+        return await self._in_pieces(request, asked, answer, bytes(held))
+
+    async def _whole(self, asked: _Asked, answer: Answer, body: bytes) -> web.Response:
+        headers = self._headers(asked, answer)
+        summary = answer.summary
+        headers["X-ClickHouse-Summary"] = json.dumps(
+            {
+                "read_rows": str(summary.read_rows),
+                "read_bytes": str(summary.read_bytes),
+                "written_rows": "0",
+                "written_bytes": "0",
+                "total_rows_to_read": "0",
+                "result_rows": "0",
+                "result_bytes": str(len(body)),
+                "elapsed_ns": str(int(summary.elapsed_s * 1e9)),
+            }
+        )
+        if asked.encoding and body:
+            encoder = _ENCODERS[asked.encoding]()
+            body = await self._on_thread(lambda: encoder.feed(body) + encoder.finish())
+            headers["Content-Encoding"] = asked.encoding
+        return web.Response(body=body, headers=headers)
+
+    async def _in_pieces(
+        self, request: web.BaseRequest, asked: _Asked, answer: Answer, first: bytes
+    ) -> web.StreamResponse:
+        headers = self._headers(asked, answer)
+        tag = secrets.token_hex(8)
+        headers["X-ClickHouse-Exception-Tag"] = tag
+        encoder = _ENCODERS[asked.encoding]()
+        if asked.encoding:
+            headers["Content-Encoding"] = asked.encoding
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        try:
+            await response.write(await self._on_thread(lambda: encoder.feed(first)))
+            while piece := await self._on_thread(answer.read, answer.cancel):
+                await response.write(await self._on_thread(lambda piece=piece: encoder.feed(piece)))  # type: ignore[misc]
+        except (QueryError, StoreError) as error:
+            # too late for a status: what clients look for inside the answer, and no end of it
+            await response.write(encoder.feed(_exception_block(self._told(error)[2], tag)) + encoder.finish())
+            response.force_close()
+            if request.transport is not None:
+                request.transport.close()
+            return response
+        await response.write(encoder.finish())
+        await response.write_eof()
+        return response
+
+    def _headers(self, asked: _Asked, answer: Answer | None = None) -> dict[str, str]:
+        headers = {
+            "X-ClickHouse-Query-Id": asked.id,
+            "X-ClickHouse-Timezone": self._queries.timezone,
+            "X-ClickHouse-Server-Display-Name": _DISPLAY_NAME,
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            "Server": _DISPLAY_NAME,
+        }
+        if answer is not None:
+            headers |= {"X-ClickHouse-Format": answer.format, "Content-Type": answer.content_type}
+        return headers
+
+    def _told(self, error: Exception) -> tuple[int, str, str]:
+        """Code, name and the text that clients take apart."""
+        match error:
+            case QueryError():
+                # a code is what clients look for, and 36 is the most general one
+                code, name = (error.code, error.name) if error.code else (36, "BAD_ARGUMENTS")
+            case OverloadedError():
+                code, name = 202, "TOO_MANY_SIMULTANEOUS_QUERIES"
+            case _:
+                code, name = 1000, "POCO_EXCEPTION"
+        return code, name, f"Code: {code}. DB::Exception: {error}. ({name}) (version {self._queries.version})\n"
+
+    def _refusal(self, asked: _Asked, error: Exception) -> web.Response:
+        code, _, text = self._told(error)
+        headers = self._headers(asked) | {
+            "X-ClickHouse-Exception-Code": str(code),
+            "Content-Type": "text/plain; charset=UTF-8",
+        }
+        status = _STATUS.get(code, 500)
+        if status == 401:
+            headers["WWW-Authenticate"] = 'Basic realm="Spanwise", Bearer'
+        if status == 503:
+            headers["Retry-After"] = "1"
+        response = web.Response(status=status, text=text, headers=headers)
+        if code in {159, 307}:
+            # the rest of the request is not worth reading for the sake of the connection
+            response.force_close()
+        return response
+
+    def _plain(self, text: str, status: int = 200) -> web.Response:
+        return web.Response(
+            text=text, status=status, headers={"Content-Type": "text/html; charset=UTF-8", "Server": _DISPLAY_NAME}
+        )
+
+
+@asynccontextmanager
+async def _taken_within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectionAbortedError("the client took its answer too slowly") from None
+
+
+def _credential(headers: Mapping[str, str], parameters: Mapping[str, str]) -> str | None:
+    """What the asker presents as a token: a bearer token, or the password of any user, wherever clients put it."""
+    scheme, _, value = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2] or None
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return headers.get("X-ClickHouse-Key") or parameters.get("password") or None
+
+
+def _exception_block(text: str, tag: str) -> bytes:
+    message = text.strip()
+    return f"\r\n__exception__\r\n{tag}\r\n{message}\n{len(message.encode())} {tag}\r\n__exception__\r\n".encode()
+
+
+# Encodings
+
+
+class _Encoder(Protocol):
+    def feed(self, piece: bytes) -> bytes: ...
+
+    def finish(self) -> bytes: ...
+
+
+class _Identity:
+    def feed(self, piece: bytes) -> bytes:
+        return piece
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Zlib:
+    def __init__(self, window_bits: int) -> None:
+        # the lowest level: what is asked over a network is bound by the machine, not by the wire
+        self._compressor = zlib.compressobj(1, zlib.DEFLATED, window_bits)
+
+    def feed(self, piece: bytes) -> bytes:
+        return self._compressor.compress(piece)
+
+    def finish(self) -> bytes:
+        return self._compressor.flush()
+
+
+class _Cramjam:
+    def __init__(self, compressor: Any) -> None:
+        self._compressor = compressor
+
+    def feed(self, piece: bytes) -> bytes:
+        self._compressor.compress(piece)
+        return bytes(self._compressor.flush())
+
+    def finish(self) -> bytes:
+        return bytes(self._compressor.finish())
+
+
+_ENCODERS: Final[Mapping[str, Callable[[], _Encoder]]] = {
+    "": _Identity,
+    "zstd": lambda: _Cramjam(cramjam.zstd.Compressor(1)),
+    "lz4": lambda: _Cramjam(cramjam.lz4.Compressor(1)),
+    "gzip": lambda: _Zlib(31),
+    "br": lambda: _Cramjam(cramjam.brotli.Compressor(1)),
+    "deflate": lambda: _Zlib(15),
+}
+"""Best first."""
+
+
+def _encoding(accepted: str) -> str:
+    """The best of the encodings a client accepts, '' for none."""
+    offers = {}
+    for offer in accepted.lower().split(","):
+        name, *parameters = (part.strip() for part in offer.split(";"))
+        offers[name] = not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return next((name for name in _ENCODERS if name and offers.get(name)), "")
