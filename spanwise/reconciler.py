@@ -234,6 +234,16 @@ class _Counts:
     seconds: float = 0.0
 
 
+class _Record(NamedTuple):
+    """A log record without a trace, by what may tell its trace."""
+
+    tenant: str
+    conversation: str
+    response: str
+    at_ns: int
+    received_ms: int
+
+
 class _Known(NamedTuple):
     low_ns: int
     high_ns: int
@@ -289,12 +299,14 @@ class Reconciler:
         self._cache: list[pa.RecordBatch] = []
         self._cached_rows = 0
         self._calls = _RecentCalls(self._config)
-        self._records: list[tuple[str, str, str, int]] = []
+        self._records: list[_Record] = []
         self._has_logs = self._has_loose_logs = False
         self._warm = False
         since = journal.get_meta(WATERMARK)
         self._spilled_ms: int | None = int(since) if since else 0  # all there is, if nothing tells
         self._overflow_ms: int | None = None
+        self._records_since_ms: int | None = self._spilled_ms
+        """Records without a trace that were received since then may not have been joined; None: none."""
         self._latest_ms = self._spilled_ms or 0
         self._counts = _Counts()
         self._stop = threading.Event()
@@ -308,6 +320,8 @@ class Reconciler:
         with self._lock:
             self._spilled_ms = since_ms if self._spilled_ms is None else min(self._spilled_ms, since_ms)
             self._overflow_ms = since_ms if self._overflow_ms is None else min(self._overflow_ms, since_ms)
+            known = self._records_since_ms
+            self._records_since_ms = since_ms if known is None else min(known, since_ms)
 
     def release(self) -> None:
         """Forget what is dirty: its partitions go to another worker, which finds it in the store."""
@@ -317,7 +331,7 @@ class Reconciler:
             self._cached_rows = 0
             self._arrived.clear()
             self._records.clear()
-            self._spilled_ms = self._overflow_ms = None
+            self._spilled_ms = self._overflow_ms = self._records_since_ms = None
             self._released = True
 
     def stop(self, timeout_s: float) -> bool:
@@ -400,13 +414,8 @@ class Reconciler:
             return
         self._has_loose_logs = True
         columns = [plain(loose.column(name)).to_pylist() for name in ("tenant", "conversation_id", "response_id")]
-        times = numbers(loose.column("time")).tolist()
-        wanted = {
-            (str(tenant), str(conversation), str(response), int(at))
-            for tenant, conversation, response, at in zip(*columns, times, strict=True)
-            if conversation or response
-        }
-        self._records += sorted(wanted)
+        columns += [loose.column(name).cast(pa.int64()).to_pylist() for name in ("time", "received_at")]
+        self._records += sorted({record for record in map(_Record, *columns) if record.conversation or record.response})
         del self._records[: -self._config.records_max]
 
     def _note(self) -> None:
@@ -414,6 +423,9 @@ class Reconciler:
         oldest = min((entry.received_ms for entry in self._dirty.values()), default=self._latest_ms)
         if self._spilled_ms is not None:
             oldest = min(oldest, self._spilled_ms)
+        if self._records_since_ms is not None:
+            oldest = min(oldest, self._records_since_ms)
+        oldest = min((record.received_ms for record in self._records), default=oldest)
         self._journal.set_meta(WATERMARK, str(oldest))
 
     # Rounds
@@ -519,12 +531,17 @@ class Reconciler:
 
     def _find_of_records(self) -> None:
         with self._lock:
-            records, self._records = self._records[: self._config.records_max], []
-        if not records:
-            return
+            since = self._records_since_ms
+            records = list(self._records)
+        if since is not None:
+            records += self._queries.records_since(since, self._config.records_max)
         found = self._queries.of_records(records, self._config.traces_per_round)
         with self._lock:
             now = self._clock()
+            if self._records_since_ms == since:
+                self._records_since_ms = None
+            done = set(records)
+            self._records = [record for record in self._records if record not in done]
             for key, received, low, high in found:
                 self._touch(key, now, received, low, high, 0, read=True)
 
@@ -872,14 +889,19 @@ class _Queries:
         found = together(parts, LOG_EVENTS.arrow)
         return found.take(first_rows(dense(encode(_joined(found, ("tenant", "record_id")))[0])))
 
-    def of_records(self, records: Sequence[tuple[str, str, str, int]], most: int) -> list[tuple[_Key, int, int, int]]:
+    def records_since(self, received_ms: int, most: int) -> list[_Record]:
+        """Records without a trace, the newest of them if there are more than `most`."""
+        rows = self._read("reconcile_records_since", {"since": received_ms, "most": most}).to_pylist()
+        return [_Record(*(row[name] for name in _Record._fields)) for row in rows]
+
+    def of_records(self, records: Sequence[_Record], most: int) -> list[tuple[_Key, int, int, int]]:
         found = []
         for some in _chunks(records, _IDS_PER_QUERY // 10):
-            times = [at for *_, at in some]
+            times = [record.at_ns for record in some]
             params = {
-                "tenants": sorted({tenant for tenant, *_ in some}),
-                "conversations": sorted({talk for _, talk, _, _ in some if talk}),
-                "responses": sorted({response for _, _, response, _ in some if response}),
+                "tenants": sorted({record.tenant for record in some}),
+                "conversations": sorted({record.conversation for record in some if record.conversation}),
+                "responses": sorted({record.response for record in some if record.response}),
                 "low": max(min(times) - _LOG_SLACK_NS, 0),
                 "high": min(max(times) + _LOG_SLACK_NS, _TIME_MAX),
                 "most": most,

@@ -289,6 +289,39 @@ def test_thoughts_that_gemini_cli_logs_without_ids_become_output_of_the_call(wor
     assert (summary["output_tokens"], summary["reasoning_tokens"]) == (53, 31)
 
 
+@pytest.mark.parametrize("trace", [1, None], ids=["of a trace", "without a trace"])
+def test_a_record_of_an_old_span_is_joined_even_if_the_program_dies_right_after_storing_it(
+    world: World, trace: int | None
+) -> None:
+    world.arrive([llm(1, response_id="r1")])
+    world.settle()
+    received = START // 10**6 + 60_000
+    late = usage_record(1, trace, trace=trace, response_id="r1", received_at=received, reported_cost_usd=Decimal(1))
+    world.arrive([], [late])
+    world.arrive([llm(2, trace=2, received_at=received + 1_000)])
+    world.journal.killed()
+    world.start()
+    world.settle()
+    assert world.spans()[1]["reported_cost_usd"] == Decimal(1)
+
+
+def test_a_record_without_a_trace_is_joined_even_if_the_store_fails_when_its_trace_is_looked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    world.arrive([llm(1, response_id="r1")])
+    world.settle()
+    world.arrive([], [usage_record(1, None, trace=None, response_id="r1", reported_cost_usd=Decimal(1))])
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "read_arrow", fail)
+        with pytest.raises(ConnectionError):
+            world.reconciler.tick()
+    world.settle()
+    assert world.spans()[1]["reported_cost_usd"] == Decimal(1)
+
+
 def test_content_of_a_record_without_a_trace_can_be_read_with_its_span(world: World) -> None:
     reference = {"key": "gen_ai.output.messages", "form": "item", "hash": "a" * 32, "bytes": 5}
     record = usage_record(1, None, trace=None, response_id="r1", content=[reference])
