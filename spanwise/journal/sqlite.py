@@ -163,6 +163,8 @@ class SqliteJournal:
         self._again: deque[tuple[JournalFile, int, int]] = deque()
         self._notes: dict[str, str] = {}
         self._dropped: list[str] = []
+        self._unsaved: list[JournalFile] = []
+        """Files whose row in the state database is older than they are: written with the next commit."""
         self._last_ms = 0
         try:
             self._start()
@@ -268,8 +270,10 @@ class SqliteJournal:
             self._commit(connection, [files.row(frame.seq, frame) for frame in frames])
             size = files.disk_bytes(file.path)
         except Exception as error:  # whatever it is, the senders must hear and the thread must live
-            self._commit_failed(error)
-            self._wake(group, OverloadedError("the journal could not write to its disk"))
+            try:
+                self._commit_failed(error)
+            finally:
+                self._wake(group, OverloadedError("the journal could not write to its disk"))
             return
         self._space.wrote(size - file.bytes)
         with self._lock:
@@ -332,8 +336,8 @@ class SqliteJournal:
             file.closed = True
             self._committed.notify_all()
         with self._reading:
-            if file in self._files:  # else found damaged meanwhile
-                self._save([file])
+            # else found damaged meanwhile
+            if file in self._files and self._save([file]):
                 self._drop_drained()
 
     def _remember(self, file: JournalFile, frames: Sequence[Frame]) -> None:
@@ -472,20 +476,26 @@ class SqliteJournal:
         with self._lock:
             drained = [file for file in self._files if file.drained]
             self._files = [file for file in self._files if not file.drained]
+        if not drained:
+            return
         for file in drained:
             file.close_reader()
             with suppress(OSError):
                 files.unlink(file.path)
-            # The row goes after the files, in a later commit: a file without a row would be delivered again.
-            self._dropped.append(file.id)
-        if drained:
+        try:
             files.fsync_directory(self._directory)
+        except OSError as error:  # their rows stay: they say that nothing is missing
+            _log.warning("journal files may come back after a power cut", error=files.named(error))
+            return
+        # The row goes after the files, in a later commit: a file without a row would be delivered again.
+        self._dropped += [file.id for file in drained]
 
     def _save(self, changed: Sequence[JournalFile]) -> bool:
         try:
             self._commit_state(changed)
         except (sqlite3.Error, OSError) as error:
             _log.warning("journal state could not be recorded yet", error=files.named(error))
+            self._unsaved += [file for file in changed if file not in self._unsaved]
             return False
         return True
 
@@ -493,6 +503,7 @@ class SqliteJournal:
         with self._lock:
             notes = dict(self._notes)
         dropped = list(self._dropped)
+        changed = [*self._unsaved, *(file for file in changed if file not in self._unsaved)]
         try:
             self._state.commit(changed, dropped=dropped, meta=notes)
         except sqlite3.Error as error:
@@ -500,6 +511,7 @@ class SqliteJournal:
                 raise
             self._state.commit(changed, dropped=dropped, meta=notes)
         del self._dropped[: len(dropped)]
+        self._unsaved.clear()
         with self._lock:
             self._state.meta.update(notes)
             self._notes = {key: value for key, value in self._notes.items() if notes.get(key) != value}

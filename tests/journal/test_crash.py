@@ -103,5 +103,6 @@ def test_no_acknowledged_request_is_lost_and_no_sealed_range_changes_over_random
 
 @pytest.mark.parametrize(("bug", "found"), [("AckBeforeCommit", "lost"), ("ReturnBeforeSeal", "did not come back")])
 def test_the_crash_harness_finds_a_planted_bug(tmp_path: Path, bug: str, found: str) -> None:
-    ledger = killed(tmp_path, bug, 2, seed=2)
-    assert found in " ".join(ledger.problems)
+    # whether a kill hits the moment is luck, and on a busy machine there is less of it
+    ledgers = (killed(tmp_path / str(seed), bug, 2, seed) for seed in range(20))
+    assert any(found in " ".join(ledger.problems) for ledger in ledgers)

@@ -169,6 +169,28 @@ def test_a_missing_file_is_counted_with_its_frames(tmp_path: Path) -> None:
             assert (journal.stats().damaged_files, journal.stats().frames_lost) == (expected, 59 * expected)
 
 
+def test_a_file_whose_end_could_not_be_recorded_is_not_counted_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    live, copy = tmp_path / "live", tmp_path / "copy"
+    with opened(live, file_bytes_max=64 * KIB) as journal:
+        taken = []
+        for number in range(2):
+            append(journal, body(number, 100 * KIB))
+            taken.append(take(journal))
+        with monkeypatch.context() as patch:
+            patch.setattr(journal._state, "commit", fail)
+            journal.done(taken[0])
+        journal.done(taken[1])
+        crash_copy(journal, live, copy)
+    with opened(copy) as journal:
+        assert (journal.stats().damaged_files, journal.stats().frames_lost) == (0, 0)
+        assert drain(journal) == []
+
+
 def test_damaged_files_are_kept_up_to_a_number(tmp_path: Path) -> None:
     for round_ in range(5):
         with opened(tmp_path, damaged_files_max=2) as journal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from spanwise.journal import files
 from spanwise.stage import OverloadedError
 from tests.journal.build import KIB, MIB, Clock, append, bodies, body, data_files, drain, opened, take
 
@@ -73,6 +75,26 @@ def test_a_cap_smaller_than_one_file_does_not_lock_the_journal_up(tmp_path: Path
             assert len(acked) == 3
             assert bodies(drain(journal)) == acked
             _until_deleted(tmp_path)
+
+
+def test_a_directory_that_cannot_be_synced_does_not_end_the_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with opened(tmp_path, bytes_max=2 * MIB, file_bytes_max=2 * MIB) as journal:
+        append(journal, body(1))
+        journal.done(take(journal))
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "fsync_directory", fail)
+            with pytest.raises(OverloadedError):  # over the cap: the file ends, and as it is drained it is deleted
+                append(journal, body(2, 3 * MIB))
+            _until_deleted(tmp_path)
+        asyncio.run(asyncio.wait_for(journal.append("default", "traces", 1, body(3)), 10))
+        assert bodies(drain(journal)) == [body(3)]
+    with opened(tmp_path) as journal:
+        assert journal.stats().frames_lost == 0
 
 
 def _until_deleted(directory: Path) -> None:
@@ -158,6 +180,7 @@ _LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
 from typing import Any
+from spanwise.journal import files
 from spanwise.stage import OverloadedError
 from tests.journal.build import append, bodies, body, drain, opened, Clock
 clock = Clock()
