@@ -1,11 +1,8 @@
-"""Where results go. The union of configs is the registry: a new sink is a module and a line here."""
+"""Where results go: rows to ClickHouse, findings to people."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from sinks.clickhouse import ClickHouseSink, ClickHouseSinkConfig
+from sinks.webhook import Alerts, AlertsConfig
 
-SinkConfig: TypeAlias = ClickHouseSinkConfig
-
-__all__ = ["ClickHouseSink", "ClickHouseSinkConfig", "SinkConfig"]
+__all__ = ["Alerts", "AlertsConfig", "ClickHouseSink", "ClickHouseSinkConfig"]

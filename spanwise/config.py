@@ -34,6 +34,7 @@ from pydantic_settings import (
 from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
+from sinks.webhook import AlertsConfig
 from spanwise.clickhouse_http import ClickHouseConfig
 from spanwise.detector import DetectConfig
 from spanwise.drift import QualityDriftConfig
@@ -88,6 +89,7 @@ class Config(BaseSettings):
     quality_drift: QualityDriftConfig = Field(
         default_factory=QualityDriftConfig, description="Agents that fail more often than they used to."
     )
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told about findings.")
     reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,

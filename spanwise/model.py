@@ -1,7 +1,7 @@
 """The data every part of Spanwise shares: one column table per stored table.
 
-DDL, Arrow schema, insert order and the table reference in `docs/` are all derived from `SPANS`, `CONTENT`,
-`LOG_EVENTS`, `TRACES` and `FINDINGS`. A `SpanBatch` is a `pyarrow.RecordBatch` with the schema `SPANS.arrow`.
+DDL, Arrow schema, insert order and the table reference in `docs/` are all derived from the members of `TABLES`. A
+`SpanBatch` is a `pyarrow.RecordBatch` with the schema `SPANS.arrow`.
 """
 
 from __future__ import annotations
@@ -417,4 +417,30 @@ FINDINGS: Final = Table(
     deleted="withdrawn",
 )
 
-TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS)
+ALERT_DELIVERIES: Final = Table(
+    "alert_deliveries",
+    "Which webhook was told about which finding, and how bad it was then. What is not here is still to be sent.",
+    (
+        _lc("webhook", "Name of the webhook in the configuration."),
+        _text("finding_id", "As in `findings`; '' in the row that says since when the webhook is known."),
+        _lc("severity", "Severity of the finding when it was sent. A finding that gets worse is sent again."),
+        _lc(
+            "outcome",
+            "sent: alone. digest: in one message with others. rejected: the receiver will never take it. expired: it "
+            "could not be sent in time. known: see `finding_id`.",
+        ),
+        _text("message", "`Idempotency-Key` of the message."),
+        _lc("tenant", "As in `findings`."),
+        Column("day", "Date", pa.date32(), "Partition: the UTC day of `received_at`."),
+        Column(
+            "received_at",
+            "DateTime64(3, 'UTC')",
+            _MILLIS,
+            "When the receiver had answered, or the outcome was certain. TTLs count from here.",
+            "Delta, ZSTD(1)",
+        ),
+    ),
+    order_by=("webhook", "finding_id", "severity"),
+)
+
+TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS, ALERT_DELIVERIES)

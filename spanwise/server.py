@@ -22,6 +22,7 @@ from processors.normalise import plan_json
 from processors.price import Price
 from receiver import Receiver
 from sinks.clickhouse import ClickHouseSink
+from sinks.webhook import Alerts
 from spanwise._native import Decoder
 from spanwise.clickhouse_http import ClickHouseServer
 from spanwise.config import Config
@@ -183,15 +184,21 @@ async def _work(
     sink = config.sink.build(store, telemetry.sink)
     price = config.price.build()
 
+    territory = None if isinstance(journal, SqliteJournal) else journal
+    alerts = Alerts(config.alerts, store=store, territory=territory)
+    telemetry.watch_alerts(alerts)
+    stack.push_async_callback(alerts.stop)
+    await _bind("alerts", alerts.start())
+
     reconciler = Reconciler(
         config.reconcile,
         store=store,
         sink=sink,
         price=price,
         journal=journal,
-        detector=_detector(config, store, sink, price, telemetry),
+        detector=_detector(config, store, sink, price, telemetry, alerts),
         observer=telemetry,
-        territory=None if isinstance(journal, SqliteJournal) else journal,
+        territory=territory,
     )
     telemetry.watch_reconciler(reconciler)
     reconciler.start()
@@ -238,11 +245,18 @@ def _watch_journal(telemetry: Telemetry, journal: AnyJournal) -> None:
 
 
 def _detector(
-    config: Config, store: Store, sink: ClickHouseSink, price: Price, telemetry: Telemetry
+    config: Config, store: Store, sink: ClickHouseSink, price: Price, telemetry: Telemetry, alerts: Alerts
 ) -> Detector | None:
     if not config.detect.enabled:
         return None
-    detector = Detector(config.detect, store=store, sink=sink, window=price.context_window, observer=telemetry)
+    detector = Detector(
+        config.detect,
+        store=store,
+        sink=sink,
+        window=price.context_window,
+        observer=telemetry,
+        on_findings=alerts.news,
+    )
     telemetry.watch_detector(detector)
     return detector
 

@@ -111,6 +111,20 @@ class WatchedPart(Protocol):
     def stats(self) -> object: ...
 
 
+class AlertFigures(Protocol):
+    """What a webhook says about itself, beside the figures of `_ALERT_METRICS`."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Failed attempts by reason."""
+
+
+class WatchedAlerts(Protocol):
+    """Webhooks that can be asked for figures."""
+
+    def stats(self) -> Mapping[str, AlertFigures]: ...
+
+
 class LabelLimit:
     """Lets the first `values_max` distinct values of one label through and turns the rest into `other`."""
 
@@ -334,6 +348,10 @@ class Telemetry:
         """Read the detector's own figures at each scrape."""
         self.registry.register(_PartCollector(detector, _DETECTOR_METRICS))
 
+    def watch_alerts(self, alerts: WatchedAlerts) -> None:
+        """Read the figures of the webhooks at each scrape."""
+        self.registry.register(_AlertsCollector(alerts))
+
     # Pipeline
 
     def decoded(
@@ -514,12 +532,27 @@ _DETECTOR_METRICS: Final = (
     ("seconds", "detect_seconds", "counter", "Time spent on detection."),
     ("withdrawn", "detect_withdrawn_findings", "counter", "Findings taken back because of spans that came late."),
 )
+_ALERT_METRICS: Final = (
+    ("waiting", "alerts_waiting_findings", "gauge", "Findings that are still to be sent."),
+    ("failing", "alerts_failing_attempts", "gauge", "Attempts that failed since the last one that did not."),
+    ("sent", "alerts_sent_messages", "counter", "Messages the receiver took."),
+    ("findings", "alerts_sent_findings", "counter", "Findings in these."),
+    ("digests", "alerts_sent_digests", "counter", "The part of the messages that were about several findings."),
+    ("expired", "alerts_expired_findings", "counter", "Findings that could not be sent in time and never will be."),
+    ("rejected", "alerts_rejected_findings", "counter", "Findings the receiver said it will never take."),
+)
+_ALERT_FAILURES: Final = ("alerts_failed_attempts", "Attempts to send that failed; most are made again.")
 _JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal refused: full, or failing.")
 _WATCHED_REFERENCE: Final = [
     *(
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
         for _, name, type_, doc in (*_JOURNAL_METRICS, *_KAFKA_METRICS, *_RECONCILER_METRICS, *_DETECTOR_METRICS)
     ),
+    *(
+        MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, ("webhook",), doc)
+        for _, name, type_, doc in _ALERT_METRICS
+    ),
+    MetricDoc(f"spanwise_{_ALERT_FAILURES[0]}_total", "counter", ("webhook", "reason"), _ALERT_FAILURES[1]),
     MetricDoc(f"spanwise_{_JOURNAL_REFUSED[0]}_total", "counter", ("reason",), _JOURNAL_REFUSED[1]),
     MetricDoc(f"spanwise_{_KAFKA_LAG[0]}", "gauge", ("topic", "partition"), _KAFKA_LAG[1]),
     MetricDoc(f"spanwise_{_KAFKA_REFUSED[0]}_total", "counter", ("reason",), _KAFKA_REFUSED[1]),
@@ -580,6 +613,29 @@ class _KafkaCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()  # registering must not ask the journal
+
+
+class _AlertsCollector(Collector):
+    def __init__(self, alerts: WatchedAlerts) -> None:
+        self._alerts = alerts
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        stats = self._alerts.stats()
+        for field, name, type_, doc in _ALERT_METRICS:
+            family = (CounterMetricFamily if type_ == "counter" else GaugeMetricFamily)(
+                f"spanwise_{name}", doc, labels=["webhook"]
+            )
+            for webhook, figures in stats.items():
+                family.add_metric([webhook], float(getattr(figures, field)))
+            yield family
+        failed = CounterMetricFamily(f"spanwise_{_ALERT_FAILURES[0]}", _ALERT_FAILURES[1], labels=["webhook", "reason"])
+        for webhook, figures in stats.items():
+            for reason, attempts in figures.failures.items():
+                failed.add_metric([webhook, reason], attempts)
+        yield failed
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # registering must not ask the webhooks
 
 
 def _gen_ai_groups(batch: SpanBatch) -> list[dict[str, Any]]:

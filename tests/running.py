@@ -122,10 +122,13 @@ class RunningServer:
         """The single number a query returns."""
         return int(next(iter(self.sql(text)[0].values())))
 
+    def exposition(self) -> str:
+        """The text of `/metrics`."""
+        return self._http.request("GET", f"{self.web}/metrics", timeout=10).data.decode()
+
     def metrics(self) -> list[str]:
-        """Lines of `/metrics`, without those that explain them."""
-        text = self._http.request("GET", f"{self.web}/metrics", timeout=10).data.decode()
-        return [line for line in text.splitlines() if not line.startswith("#")]
+        """Its lines, without those that explain them."""
+        return [line for line in self.exposition().splitlines() if not line.startswith("#")]
 
     def wait_for(self, text: str, expected: int, timeout_s: float = 30) -> None:
         """Wait until the query returns the number, or raise with the last one seen."""

@@ -357,6 +357,22 @@ def import_(
         imports.import_files(files, endpoint, Client.from_environment(web), logs=logs, strict=strict, restart=restart)
 
 
+alerts_app = typer.Typer(help="Webhooks that are told about findings.", no_args_is_help=True)
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Run")
+
+
+@alerts_app.command("test")
+def alerts_test(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A webhook of `alerts.webhooks`.")],
+    config: ConfigFile = None,
+) -> None:
+    """Send a made-up finding to a webhook and say what became of it. No server is needed."""
+    from spanwise.cli import alerts
+
+    with _sentences():
+        alerts.send_sample(config, name, sys.stdout)
+
+
 topics_app = typer.Typer(help="The Kafka topics of `journal.kind: kafka`.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics", rich_help_panel="Kafka")
 letters_app = typer.Typer(help="Records of the Kafka journal that could not be read or stored.", no_args_is_help=True)

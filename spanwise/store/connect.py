@@ -64,6 +64,9 @@ class TtlDays(BaseModel):
     log_events: int = Field(30, ge=0, description="Days log records are kept, 0 for ever.")
     traces: int = Field(90, ge=0, description="Days the summary of a trace is kept, 0 for ever.")
     findings: int = Field(90, ge=0, description="Days a finding is kept, 0 for ever.")
+    alert_deliveries: int = Field(
+        90, ge=0, description="Days it is kept which findings webhooks were told about, 0 for ever."
+    )
 
 
 class StoreConfig(BaseModel):

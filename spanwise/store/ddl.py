@@ -26,7 +26,11 @@ _INDEXES: Final = {
         "INDEX by_start_time start_time TYPE minmax GRANULARITY 1",
         "INDEX by_conversation_id conversation_id TYPE bloom_filter(0.01) GRANULARITY 1",
     ),
-    "findings": ("INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1",),
+    "findings": (
+        "INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1",
+        # what webhooks ask: written since
+        "INDEX by_version version TYPE minmax GRANULARITY 1",
+    ),
 }
 
 _SETTINGS: Final = {

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 from tests.shared import ROOT
 
 FOLDER: Final = ROOT / "deploy" / "prometheus"
-RULE_FILES: Final = sorted([*FOLDER.glob("rules/*.yml"), *FOLDER.glob("optional/*.yml")])
+DEFAULT_RULES: Final = sorted(FOLDER.glob("rules/*.yml"))
+RULE_FILES: Final = [*DEFAULT_RULES, *sorted(FOLDER.glob("optional/*.yml"))]
 TEST_FILES: Final = sorted(FOLDER.glob("tests/*.yml"))
 RUNBOOKS: Final = "https://spanwise.example/"
 SEVERITIES: Final = ("info", "warning", "high", "critical")
 
 
+@functools.cache
 def read(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return loaded
@@ -37,3 +42,11 @@ def metric_names(expression: str) -> set[str]:
     """Names of series in an expression, those of recording rules included."""
     plain = re.sub(r'"(\\.|[^"\\])*"', '""', expression)
     return set(re.findall(r"\b(?:up|(?:spanwise|process)[_:][a-zA-Z0-9_:]+)\b", plain))
+
+
+def installed(name: str) -> str:
+    """Where a program is; the test is skipped if it is not there."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed; on Debian: apt-get install prometheus prometheus-alertmanager")
+    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,22 @@ import pytest
 
 from processors.detect import SignaturesConfig
 from spanwise.drift import QualityDrift
-from tests.prometheus.rules import FOLDER, RUNBOOKS, SEVERITIES, TEST_FILES, alerts, metric_names, read, rules
+from tests.prometheus.rules import (
+    DEFAULT_RULES,
+    FOLDER,
+    RULE_FILES,
+    RUNBOOKS,
+    SEVERITIES,
+    TEST_FILES,
+    alerts,
+    installed,
+    metric_names,
+    read,
+    rules,
+)
 
-DEFAULT_RULES = sorted(FOLDER.glob("rules/*.yml"))
 SIGNATURES = [*(signature.name for signature in SignaturesConfig().build()), QualityDrift.name]
 ALERTS = alerts()
-
-
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed; on Debian: apt-get install prometheus prometheus-alertmanager")
-    return path
 
 
 def run(*command: str | Path) -> None:
@@ -32,18 +35,18 @@ def run(*command: str | Path) -> None:
 
 
 def test_prometheus_takes_the_rules_and_the_configuration() -> None:
-    promtool = tool("promtool")
-    run(promtool, "check", "rules", *DEFAULT_RULES, *FOLDER.glob("optional/*.yml"))
+    promtool = installed("promtool")
+    run(promtool, "check", "rules", *RULE_FILES)
     run(promtool, "check", "config", FOLDER / "prometheus.yml")
 
 
 def test_alertmanager_takes_its_configuration() -> None:
-    run(tool("amtool"), "check-config", FOLDER / "alertmanager.yml")
+    run(installed("amtool"), "check-config", FOLDER / "alertmanager.yml")
 
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.stem)
 def test_alerts_are_raised_when_they_should_be_and_not_otherwise(path: Path) -> None:
-    run(tool("promtool"), "test", "rules", path)
+    run(installed("promtool"), "test", "rules", path)
 
 
 @pytest.mark.parametrize("name", ALERTS)

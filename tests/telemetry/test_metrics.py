@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.observe import ReceiverObserver
 from sinks.clickhouse import SinkObserver
+from sinks.webhook import WebhookStats
 from spanwise.detector import DetectorStats
 from spanwise.journal import SqliteJournalConfig
 from spanwise.journal.kafka.journal import KafkaStats
@@ -265,10 +266,19 @@ class _WatchedKafka:
         return KafkaStats(**(figures | {"lag": {("otlp_spans", 3): 1}, "refused": {"away": 1}}))
 
 
+class _WatchedAlerts:
+    def stats(self) -> Mapping[str, WebhookStats]:
+        figures = WebhookStats(
+            waiting=1, failing=1, sent=1, findings=1, digests=1, expired=1, rejected=1, failures={"http_500": 1}
+        )
+        return {"oncall": figures}
+
+
 def _every_method(telemetry: Telemetry) -> None:
     telemetry.watch_kafka(_WatchedKafka())
     telemetry.watch_reconciler(_Watched(ReconcilerStats))
     telemetry.watch_detector(_Watched(DetectorStats))
+    telemetry.watch_alerts(_WatchedAlerts())
     telemetry.found(signature="retry_loop", kind="identical", severity="high", service="shop", agent="buyer")
     telemetry.wasted(signature="retry_loop", service="shop", agent="buyer", tokens=1, cost_usd=Decimal(1))
     telemetry.signature_failed("retry_loop")

@@ -212,10 +212,28 @@ CREATE TABLE IF NOT EXISTS findings
     `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
     `version` UInt64 COMMENT 'Grows each time the finding is written.' CODEC(ZSTD(1)),
     `withdrawn` UInt8 COMMENT '1: spans that came late showed that it was none.',
-    INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1
+    INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX by_version version TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version, withdrawn)
 PARTITION BY day
 ORDER BY (tenant, toStartOfHour(started_at), trace_id, finding_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'One row a failure found in a trace, written again when it grows. Read it with `FINAL`.';
+
+CREATE TABLE IF NOT EXISTS alert_deliveries
+(
+    `webhook` LowCardinality(String) COMMENT 'Name of the webhook in the configuration.',
+    `finding_id` String COMMENT 'As in `findings`; \'\' in the row that says since when the webhook is known.' CODEC(ZSTD(1)),
+    `severity` LowCardinality(String) COMMENT 'Severity of the finding when it was sent. A finding that gets worse is sent again.',
+    `outcome` LowCardinality(String) COMMENT 'sent: alone. digest: in one message with others. rejected: the receiver will never take it. expired: it could not be sent in time. known: see `finding_id`.',
+    `message` String COMMENT '`Idempotency-Key` of the message.' CODEC(ZSTD(1)),
+    `tenant` LowCardinality(String) COMMENT 'As in `findings`.',
+    `day` Date COMMENT 'Partition: the UTC day of `received_at`.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the receiver had answered, or the outcome was certain. TTLs count from here.' CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree()
+PARTITION BY day
+ORDER BY (webhook, finding_id, severity)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
+COMMENT 'Which webhook was told about which finding, and how bad it was then. What is not here is still to be sent.';
