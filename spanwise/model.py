@@ -53,6 +53,8 @@ class Table:
     """The ReplacingMergeTree version column; '' keeps any one of equal rows."""
     deleted: str = ""
     """The column that is 1 in a version that takes the row away; '' where rows never go."""
+    shard_by: str = "cityHash64(trace_id)"
+    """Which shard of a cluster a row lies on: an expression of key columns, the same for all versions of the row."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -325,12 +325,27 @@ def sql(
 def schema(
     table: Annotated[str, typer.Argument(metavar="[TABLE]", help="One table; all are listed without it.")] = "",
     ddl: Annotated[bool, typer.Option("--ddl", help="Print CREATE TABLE instead.")] = False,
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="Print what a cluster of that name, or {cluster}, is created with.")
+    ] = "",
+    users: Annotated[
+        bool, typer.Option("--users", help="Print users with the rights they need, quotas, limits.")
+    ] = False,
+    tenant: Annotated[
+        list[str] | None, typer.Option(metavar="TENANT", help="With --users: a reader of this tenant too; repeatable.")
+    ] = None,
+    database: Annotated[str, typer.Option(metavar="NAME", help="Database of --cluster and --users.")] = "spanwise",
 ) -> None:
-    """Show the tables and what their columns mean."""
+    """Show the tables and what their columns mean, or the SQL an administrator creates them and their users with."""
     from spanwise.cli import look
 
     with _sentences():
-        look.schema(table, sys.stdout, ddl=ddl)
+        if users:
+            look.users(database, cluster, tenant or [], sys.stdout)
+        elif cluster:
+            look.cluster_schema(database, cluster, sys.stdout)
+        else:
+            look.schema(table, sys.stdout, ddl=ddl)
 
 
 @app.command("import", rich_help_panel="Load")

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
@@ -18,6 +18,7 @@ from spanwise.cli import show
 from spanwise.cli.client import Client, CommandError
 from spanwise.model import TABLES, Table
 from spanwise.store.ddl import create_table
+from spanwise.store.users import schema_statements, users_sql
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TABLE_ROWS_MAX: Final = 10_000
@@ -160,6 +161,23 @@ def schema(table: str, out: TextIO, *, ddl: bool) -> None:
         _write_columns(known[table], out)
     else:
         show.write_table(out, ("table", "one row is"), [(each.name, each.doc) for each in chosen])
+
+
+def cluster_schema(database: str, cluster: str, out: TextIO) -> None:
+    _check_names(database, cluster)
+    out.writelines(f"{statement};\n\n" for statement in schema_statements(database, cluster))
+
+
+def users(database: str, cluster: str, tenants: Sequence[str], out: TextIO) -> None:
+    _check_names(database, cluster)
+    out.write(users_sql(database, cluster, tenants))
+
+
+def _check_names(database: str, cluster: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", database, re.ASCII):
+        raise CommandError(f"{database!r} is no name of a database", "letters, digits and _ make one")
+    if not re.fullmatch(r"[\w{}-]*", cluster, re.ASCII):
+        raise CommandError(f"{cluster!r} is no name of a cluster", "it stands in remote_servers of the server")
 
 
 def _write_columns(table: Table, out: TextIO) -> None:

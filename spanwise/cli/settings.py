@@ -28,7 +28,8 @@ def check(file: Path, out: TextIO) -> None:
 def migrate(file: Path | None, flags: Mapping[str, Any], out: TextIO) -> None:
     config = configured(file, flags)
     try:
-        with contextlib.closing(Store(config.store_config)) as store:
+        # asked for by name, so whatever `store.migrate` says of a start
+        with contextlib.closing(Store(config.store_config.model_copy(update={"migrate": True}))) as store:
             done = prepare(store)
             out.writelines(f"{each}\n" for each in done)
             out.write(f"the store in {store.place} has the schema of this program\n")

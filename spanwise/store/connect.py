@@ -19,21 +19,24 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, cast
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from typing import Any, Final, Literal, Protocol, Self, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error as DriverError
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from spanwise.model import Table
 from spanwise.stage import OverloadedError
+from spanwise.store.cluster import DDL_SETTINGS, READ_SETTINGS, SAME_REPLICA_SETTINGS, WRITE_SETTINGS, Cluster
 from spanwise.store.errors import QueryError, StoreConfigError, StoreError, code_of
 
 # clickhouse-connect asks for `version()` and the like when it opens; a server that does not answer stops the start.
 _CONNECT_TIMEOUT_S: Final = 5
+_DDL_TIMEOUT_S: Final = 90
+"""Longer than a cluster may take to answer, `distributed_ddl_task_timeout`."""
 
 DEDUPLICATION_WINDOW: Final = 10_000
 """Blocks a table remembers for `insert_deduplication_token`; a plain MergeTree remembers none by default."""
@@ -69,6 +72,25 @@ class TtlDays(BaseModel):
     )
 
 
+class StoreTlsConfig(BaseModel):
+    """How the server is known, and how it knows us."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ca: Path | None = Field(None, description="PEM file with the authorities of the server; else those of the system.")
+    cert: Path | None = Field(
+        None,
+        description="PEM file with our certificate and its chain. Without a password it also says who `store.user` is.",
+    )
+    key: Path | None = Field(None, description="PEM file with the private key of `cert`.")
+
+    @model_validator(mode="after")
+    def _key_of_a_certificate(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("give cert and key together")
+        return self
+
+
 class StoreConfig(BaseModel):
     """Where rows are kept and how much a query may use."""
 
@@ -78,6 +100,29 @@ class StoreConfig(BaseModel):
         SecretStr(""),
         description="`chdb:///directory` for the embedded engine (`?database=name` if not `spanwise`), or "
         "`http(s)://user:password@host:port/database`.",
+    )
+    user: str = Field("", description="User on the server, if `dsn` names none; `default` if nothing does.")
+    password: SecretStr | None = Field(None, description="Its password; better given by a variable or a file.")
+    password_file: Path | None = Field(
+        None,
+        description="File that holds the password, read again for each connection; white space around it is ignored.",
+    )
+    tls: StoreTlsConfig | None = Field(None, description="Certificates for an `https` server.")
+    cluster: str = Field(
+        "",
+        pattern=r"[A-Za-z0-9_{}-]*",
+        description="Name of the cluster in the server's `remote_servers`, or `{cluster}` for its macro: tables are "
+        "replicated, sharded by trace and created on every node. Empty: one server.",
+    )
+    insert_quorum: int = Field(
+        0,
+        ge=0,
+        description="Replicas of a shard that must have a row before its insert is answered; 0 as the server says.",
+    )
+    migrate: bool = Field(
+        True,
+        description="Create and change tables at the start. Without it their schema is only checked, so that the user "
+        "needs to read and insert, no more: see `spanwise schema`.",
     )
     ttl_days: TtlDays = Field(default_factory=TtlDays, description="How long each table keeps its rows.")
     readers: int = Field(3, ge=1, le=64, description="Queries of users that run at once; the next one waits.")
@@ -95,6 +140,12 @@ class StoreConfig(BaseModel):
         64 << 20, ge=1 << 20, description="Size of each index cache of the embedded engine."
     )
     embedded_merge_threads: int = Field(2, ge=1, description="Background merge threads of the embedded engine.")
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give password or password_file, not both")
+        return self
 
 
 class _Target:
@@ -128,13 +179,29 @@ class _Target:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.database):
             raise StoreConfigError("store.dsn: a database name is letters, digits and '_'")
         self._url = url
+        self._check_server_options(config)
+
+    def _check_server_options(self, config: StoreConfig) -> None:
+        server_only: dict[str, object] = {
+            "user": config.user,
+            "password": config.password,
+            "password_file": config.password_file,
+        }
+        server_only |= {"tls": config.tls, "cluster": config.cluster}
+        given = [name for name, value in server_only.items() if value]
+        if self.embedded and given:
+            raise StoreConfigError(f"store.{given[0]} is for a server, and store.dsn is embedded")
+        if self._url.password and (config.password or config.password_file):
+            raise StoreConfigError("store.dsn has a password already: take it out, or store.password")
+        if config.tls is not None and self._url.scheme != "https":
+            raise StoreConfigError("store.tls is for https, and store.dsn says http")
 
     def client(self, settings: Mapping[str, Any], *, database: str | None, timeout_s: int = 30) -> Client:
         """Open a connection. Raises StoreConfigError if the directory is taken, StoreError if nobody answers."""
         try:
             if self.embedded:
                 return self._embedded_client(settings, database)
-            return self._server_client(settings, database, self._url, timeout_s)
+            return self._server_client(settings, database, timeout_s)
         except (DriverError, OSError, RuntimeError) as error:
             raise self._explain(error) from None
 
@@ -152,14 +219,15 @@ class _Target:
             query_limit=0,
         )
 
-    @staticmethod
-    def _server_client(settings: Mapping[str, Any], database: str | None, url: SplitResult, timeout_s: int) -> Client:
+    def _server_client(self, settings: Mapping[str, Any], database: str | None, timeout_s: int) -> Client:
+        url, tls = self._url, self.config.tls or StoreTlsConfig()
+        password = self._password()
         return clickhouse_connect.get_client(
             interface=url.scheme,
             host=url.hostname,
             port=url.port or (8443 if url.scheme == "https" else 8123),
-            username=unquote(url.username or "default"),
-            password=unquote(url.password or ""),
+            username=unquote(url.username or "") or self.config.user or "default",
+            password=password,
             database=database or "default",
             settings=dict(settings),
             query_limit=0,
@@ -169,7 +237,22 @@ class _Target:
             autogenerate_session_id=False,
             # compressed by Arrow itself where it pays
             compress=False,
+            ca_cert=str(tls.ca) if tls.ca else None,
+            client_cert=str(tls.cert) if tls.cert else None,
+            client_cert_key=str(tls.key) if tls.key else None,
+            # strict: the certificate opens the connection, the password says who we are
+            tls_mode="strict" if tls.cert and password else None,
         )
+
+    def _password(self) -> str:
+        if self.config.password_file is not None:
+            try:
+                return self.config.password_file.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise StoreConfigError(f"cannot read store.password_file: {error.strerror}") from None
+        if self.config.password is not None:
+            return self.config.password.get_secret_value()
+        return unquote(self._url.password or "")
 
     def engine_options(self) -> dict[str, str]:
         """Server options of the embedded engine, sized for a laptop."""
@@ -221,7 +304,7 @@ class _EmbeddedInserter:
         self._client: Client | None = None
 
     def insert(self, table: str, columns: tuple[str, ...], batch: pa.RecordBatch, settings: Mapping[str, Any]) -> int:
-        clause = ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
+        clause = ", ".join(f"{name} = {literal(value)}" for name, value in settings.items())
         names = ", ".join(f"`{column}`" for column in columns)
         try:
             if self._client is None:
@@ -230,7 +313,7 @@ class _EmbeddedInserter:
                 _write_ipc(file, batch, None)
                 file.flush()
                 self._client.command(
-                    f"INSERT INTO `{table}` ({names}) FROM INFILE {_literal(path)} SETTINGS {clause} FORMAT ArrowStream"
+                    f"INSERT INTO `{table}` ({names}) FROM INFILE {literal(path)} SETTINGS {clause} FORMAT ArrowStream"
                 )
                 return file.tell()
         except (DriverError, OSError) as error:
@@ -289,8 +372,11 @@ class Store:
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._closed = False
-        self._create_database()
-        self._writer = self._target.client({}, database=self.database)
+        self.cluster = Cluster(config.cluster, self.database) if config.cluster else None
+        if config.migrate:
+            self._create_database()
+        ddl = {**DDL_SETTINGS, **SAME_REPLICA_SETTINGS} if self.cluster else {}
+        self._writer = self._target.client(ddl, database=self.database, timeout_s=_DDL_TIMEOUT_S)
         self._inserter: _Inserter = (
             _EmbeddedInserter(self._target) if self._target.embedded else _ServerInserter(self._target)
         )
@@ -320,7 +406,11 @@ class Store:
     def _create_database(self) -> None:
         with contextlib.closing(self._target.client({}, database=None)) as client:
             try:
-                client.command(f"CREATE DATABASE IF NOT EXISTS `{self.database}`")
+                client.command(
+                    self.cluster.create_database()
+                    if self.cluster
+                    else f"CREATE DATABASE IF NOT EXISTS `{self.database}`"
+                )
             except DriverError as error:
                 code, name = code_of(error)
                 raise StoreError(f"cannot create the database {self.database}", code=code, name=name) from None
@@ -332,10 +422,14 @@ class Store:
 
         Returns the bytes sent. Raises StoreError; `permanent` says whether the rows themselves are to blame.
         """
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**_INSERT_SETTINGS, **self._cluster_insert_settings(), "insert_deduplication_token": token}
         with self._write_lock:
             self._refuse_if_closed()
             return self._inserter.insert(table.name, tuple(batch.schema.names), batch, settings)
+
+    def _cluster_insert_settings(self) -> dict[str, Any]:
+        settings = {**WRITE_SETTINGS, **SAME_REPLICA_SETTINGS} if self.cluster else {}
+        return settings | ({"insert_quorum": self.config.insert_quorum} if self.config.insert_quorum else {})
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         """Run a statement of the program itself that returns nothing, for instance DDL. Raises StoreError."""
@@ -413,6 +507,8 @@ class Store:
 
     def _reader_settings(self, *, bounded: bool) -> dict[str, Any]:
         settings: dict[str, Any] = {**_ARROW_SETTINGS, "max_threads": self.config.query_threads}
+        if self.cluster:
+            settings |= {**SAME_REPLICA_SETTINGS, **READ_SETTINGS}
         if bounded:
             settings |= {
                 "max_execution_time": self.config.query_timeout_s,
@@ -468,7 +564,8 @@ def _write_ipc(sink: io.IOBase, batch: pa.RecordBatch, compression: Literal["lz4
         writer.write_batch(batch)
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """A value as a string of SQL."""
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 

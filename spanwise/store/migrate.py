@@ -1,13 +1,14 @@
 """Bring a store to the schema this program knows, and prove that it deduplicates.
 
-Every statement of a migration can run twice without harm, so two programs that start at once on one server need no
-lock: both apply, one row records it. A migration never changes once a release contains it.
+Every statement of a migration can run twice without harm, so programs that start at once on one server or cluster need
+no lock: all apply, one row records it. A migration never changes once a release contains it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,10 +18,11 @@ from uuid import uuid4
 import pyarrow as pa
 
 from spanwise.model import TABLES, Column, Table
+from spanwise.store.cluster import LOCAL
 from spanwise.store.connect import DEDUPLICATION_WINDOW, Store, TtlDays, load_sql
-from spanwise.store.errors import StoreConfigError
+from spanwise.store.errors import StoreConfigError, StoreError
 
-_LEDGER: Final = """CREATE TABLE IF NOT EXISTS schema_migrations
+LEDGER: Final = """CREATE TABLE IF NOT EXISTS schema_migrations
 (
     id UInt32 COMMENT 'Number of the migration file.',
     name String COMMENT 'Its name.',
@@ -30,6 +32,12 @@ _LEDGER: Final = """CREATE TABLE IF NOT EXISTS schema_migrations
 ENGINE = ReplacingMergeTree
 ORDER BY id
 COMMENT 'The migrations this database has.'"""
+
+_NO_SUCH_TABLE: Final = frozenset({60, 81})
+_RACING: Final = frozenset({517})
+"""CANNOT_ASSIGN_ALTER: another start changed the table meanwhile."""
+_RACES_MAX: Final = 10
+_RACE_PAUSE_S: Final = 0.3
 
 _TTL = re.compile(r"TTL toDateTime\(received_at\) \+ toIntervalDay\((\d+)\)")
 
@@ -70,7 +78,21 @@ def migrate(store: Store, known: Sequence[Migration] | None = None) -> list[str]
     Raises StoreConfigError if the store is newer than this program or was built from other migrations.
     """
     known = migrations() if known is None else known
-    store.command(_LEDGER)
+    store.command(store.cluster.ledger(LEDGER) if store.cluster else LEDGER)
+    missing = _missing(store, known)
+    for migration in missing:
+        for statement in migration.statements:
+            for said in store.cluster.statements(statement) if store.cluster else [statement]:
+                store.command(said)
+        store.command(
+            "INSERT INTO schema_migrations (id, name, checksum) SELECT {id:UInt32}, {name:String}, {checksum:String}",
+            {"id": migration.id, "name": migration.name, "checksum": migration.checksum},
+        )
+    return [migration.name for migration in missing]
+
+
+def _missing(store: Store, known: Sequence[Migration]) -> list[Migration]:
+    """The migrations that a store has not. Raises StoreConfigError if it has others."""
     applied = {
         row["id"]: row for row in store.read_arrow("SELECT id, name, checksum FROM schema_migrations FINAL").to_pylist()
     }
@@ -80,23 +102,28 @@ def migrate(store: Store, known: Sequence[Migration] | None = None) -> list[str]
             f"the store in {store.place} has schema {newest}, this program knows schema {len(known)}: "
             "run the newer program that wrote it, or use another store"
         )
-    done = []
     for migration in known:
-        if migration.id in applied:
-            if applied[migration.id]["checksum"] != migration.checksum:
-                raise StoreConfigError(
-                    f"the store in {store.place} was made with another version of migration {migration.name} (a "
-                    "development build): use another store, or remove this one"
-                )
-            continue
-        for statement in migration.statements:
-            store.command(statement)
-        store.command(
-            "INSERT INTO schema_migrations (id, name, checksum) SELECT {id:UInt32}, {name:String}, {checksum:String}",
-            {"id": migration.id, "name": migration.name, "checksum": migration.checksum},
+        if migration.id in applied and applied[migration.id]["checksum"] != migration.checksum:
+            raise StoreConfigError(
+                f"the store in {store.place} was made with another version of migration {migration.name} (a "
+                "development build): use another store, or remove this one"
+            )
+    return [migration for migration in known if migration.id not in applied]
+
+
+def check_schema(store: Store) -> None:
+    """Raise StoreConfigError unless the store has exactly the schema of this program; changes nothing."""
+    try:
+        missing = _missing(store, migrations())
+    except StoreError as error:
+        if error.code not in _NO_SUCH_TABLE:
+            raise
+        missing = migrations()
+    if missing:
+        raise StoreConfigError(
+            f"the store in {store.place} lacks migration {missing[0].name} and store.migrate is off: run "
+            "`spanwise migrate` with a user that may create tables"
         )
-        done.append(migration.name)
-    return done
 
 
 def apply_options(store: Store, ttl_days: TtlDays) -> list[str]:
@@ -104,10 +131,26 @@ def apply_options(store: Store, ttl_days: TtlDays) -> list[str]:
 
     A changed TTL rewrites no data: only the deletion times beside the parts are computed again.
     """
+    for _ in range(_RACES_MAX):
+        statements = _option_statements(store, ttl_days)
+        try:
+            for statement in statements:
+                for said in store.cluster.statements(statement) if store.cluster else [statement]:
+                    store.command(said)
+        except StoreError as error:
+            if error.code not in _RACING:
+                raise
+            time.sleep(_RACE_PAUSE_S)
+        else:
+            return statements
+    raise StoreConfigError(f"the tables in {store.place} are being changed all the time: is another start doing it?")
+
+
+def _option_statements(store: Store, ttl_days: TtlDays) -> list[str]:
     rows = store.read_arrow(
         "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
     ).to_pylist()
-    engines = {row["name"]: row["engine_full"] for row in rows}
+    engines = {row["name"].removesuffix(LOCAL if store.cluster else ""): row["engine_full"] for row in rows}
     statements = []
     for table in TABLES:
         engine = engines[table.name]
@@ -121,8 +164,6 @@ def apply_options(store: Store, ttl_days: TtlDays) -> list[str]:
             statements.append(
                 f"ALTER TABLE {table.name} MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1"
             )
-    for statement in statements:
-        store.command(statement)
     return statements
 
 
@@ -137,22 +178,25 @@ def prove_deduplication(store: Store, new_id: Callable[[], str] = lambda: uuid4(
 
     Raises StoreConfigError if not: a crash would then count spans twice in whatever hangs on the tables.
     """
-    probe = Table(f"probe_{new_id()}", "", _PROBE_COLUMNS, ("id",))
+    probe = Table(f"probe_{new_id()}", "", _PROBE_COLUMNS, ("id",), shard_by="cityHash64(id)")
     batch = pa.record_batch([pa.array([0, 1, 1], pa.date32()), pa.array([1, 2, 3], pa.uint64())], schema=probe.arrow)
 
     def run(name: str) -> None:
         sql = load_sql("spanwise.store", name).format(probe=probe.name, window=DEDUPLICATION_WINDOW)
         for statement in split(sql):
-            store.command(statement)
+            for said in store.cluster.statements(statement, (probe,)) if store.cluster else [statement]:
+                store.command(said)
 
+    # A cluster is asked through the tables it has: there are no views on them.
+    kind = "probe_cluster" if store.cluster else "probe"
     try:
-        run("probe_create")
+        run(f"{kind}_create")
         for _ in range(2):
             store.insert(probe, batch, "probe")
-        counted = load_sql("spanwise.store", "probe_count").format(probe=probe.name)
+        counted = load_sql("spanwise.store", f"{kind}_count").format(probe=probe.name)
         counts = store.read_arrow(counted).to_pylist()[0]
     finally:
-        run("probe_drop")
+        run(f"{kind}_drop")
     if counts != {"direct": batch.num_rows, "through_view": batch.num_rows}:
         raise StoreConfigError(
             f"the store in {store.place} does not deduplicate repeated inserts (3 rows sent twice gave "
@@ -164,8 +208,13 @@ def prove_deduplication(store: Store, new_id: Callable[[], str] = lambda: uuid4(
 def prepare(store: Store) -> list[str]:
     """Migrate, apply options and prove deduplication; returns the migrations and statements that took.
 
+    With `migrate` off it only checks the schema.
+
     Raises StoreConfigError if the store cannot be used, StoreError if it cannot be reached.
     """
+    if not store.config.migrate:
+        check_schema(store)
+        return []
     done = [*migrate(store), *apply_options(store, store.config.ttl_days)]
     prove_deduplication(store)
     return done

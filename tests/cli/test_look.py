@@ -239,6 +239,15 @@ def test_schema_lists_tables_columns_and_ddl(spanwise: Run) -> None:
     assert spanwise("schema", "spam").err.startswith("spanwise: there is no table spam; the tables are spans, ")
 
 
+def test_schema_prints_what_an_administrator_runs(spanwise: Run) -> None:
+    cluster = spanwise("schema", "--cluster", "{cluster}", "--database", "agents").out
+    users = spanwise("schema", "--users", "--tenant", "acme").out
+    assert "CREATE TABLE IF NOT EXISTS `agents`.`spans_local` ON CLUSTER '{cluster}'" in cluster
+    assert "USING tenant = 'acme' TO `spanwise_tenant_acme`;" in users
+    refused = spanwise("schema", "--users", "--cluster", "a b")
+    assert refused.err == "spanwise: 'a b' is no name of a cluster; it stands in remote_servers of the server\n"
+
+
 # What is shown
 
 

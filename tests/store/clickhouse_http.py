@@ -5,15 +5,17 @@ raw inserts, gzip both ways, `X-ClickHouse-Summary` and exceptions with their co
 the order they were planted.
 
 What it cannot prove: how a server behaves under load or on a cluster (replication, quorum, distributed inserts),
-authentication and TLS, the server's own limits on requests, sessions, the native block protocol, and errors in the
+what authentication allows, the server's own limits on requests, sessions, the native block protocol, and errors in the
 middle of a streamed answer. The engine behind it is the embedded one, so versions of a server are not compared either.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import re
+import ssl
 import tempfile
 import threading
 import time
@@ -70,12 +72,14 @@ class Seen:
 
     inserts: int = 0
     settings: list[dict[str, str]] = field(default_factory=list)
+    logins: set[str] = field(default_factory=set)
+    """`user:password`, or `user by certificate NAME`."""
 
 
 class ClickHouseHTTP:
     """Serves one chDB connection string on a port of its own until closed."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, tls: ssl.SSLContext | None = None) -> None:
         self.engine = engine
         self.faults: list[Fault] = []
         self.seen = Seen()
@@ -87,6 +91,8 @@ class ClickHouseHTTP:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -120,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def do_POST(self) -> None:
+        self.owner.seen.logins.add(self._login())
         body = self._body()
         params = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
         statement = params.get("query", "").encode()
@@ -130,6 +137,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._insert(statement, insert.group(1).decode(), body, params)
         else:
             self._query(statement + (b"\n" if statement and body else b"") + body, params)
+
+    def _login(self) -> str:
+        if self.headers.get("X-ClickHouse-SSL-Certificate-Auth") == "on":
+            assert isinstance(self.connection, ssl.SSLSocket)
+            subject: Any = (self.connection.getpeercert() or {}).get("subject", ())
+            names = dict(pair for part in subject for pair in part)
+            return f"{self.headers['X-ClickHouse-User']} by certificate {names.get('organizationalUnitName', '')}"
+        return base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":

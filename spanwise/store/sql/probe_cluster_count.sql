@@ -1,0 +1,1 @@
+SELECT count() AS direct, direct AS through_view FROM {probe}
