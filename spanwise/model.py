@@ -443,6 +443,7 @@ ALERT_DELIVERIES: Final = Table(
         ),
     ),
     order_by=("webhook", "finding_id", "severity"),
+    shard_by="cityHash64(finding_id)",
 )
 
 TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS, ALERT_DELIVERIES)
