@@ -1,7 +1,11 @@
-"""Write the generated pages of this folder: a test compares each with what `python -m docs.generate` would write."""
+"""Write the generated pages of this folder, and what the Helm chart takes from the program.
+
+Tests compare each with what `python -m docs.generate` would write.
+"""
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -24,6 +28,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 def main() -> None:
     for name, page in PAGES.items():
         Path(__file__).with_name(name).write_text(page(), encoding="utf-8")
+    runpy.run_path(str(Path(__file__).parents[1] / "helm" / "generate.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

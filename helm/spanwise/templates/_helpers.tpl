@@ -1,0 +1,355 @@
+{{- define "spanwise.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "spanwise.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "spanwise.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "spanwise.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Roles that this mode runs. */}}
+{{- define "spanwise.roles" -}}
+{{- if eq .Values.mode "single" }}single{{ else }}receiver worker{{ end }}
+{{- end }}
+
+{{/* Values of a role: those of all pods, and over them its own. Takes a list: root, role. */}}
+{{- define "spanwise.values" -}}
+{{- $root := index . 0 -}}
+{{- $shared := pick $root.Values "podAnnotations" "podLabels" "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "runtimeClassName" "podSecurityContext" "securityContext" "extraEnvs" "extraEnvsFrom" "extraVolumes" "extraVolumeMounts" "extraContainers" "initContainers" "preStopSeconds" "terminationGracePeriodSeconds" "startupProbe" "livenessProbe" "readinessProbe" -}}
+{{- mergeOverwrite (deepCopy $shared) (deepCopy (index $root.Values (index . 1))) | toYaml }}
+{{- end }}
+
+{{- define "spanwise.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "spanwise.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "spanwise.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: spanwise
+{{ include "spanwise.selector" . }}
+{{- with $root.Values.additionalLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "spanwise.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "spanwise.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "spanwise.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default .Chart.AppVersion $image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* The program's options: yours over those that follow from the rest of the values. */}}
+{{- define "spanwise.config" -}}
+{{- $values := .Values -}}
+{{- $config := deepCopy $values.config -}}
+{{- if $values.auth.existingSecret -}}
+{{- $receiver := default dict $config.receiver -}}
+{{- $senders := default list $receiver.tokens -}}
+{{- range $values.auth.otlpTokens -}}
+{{- $senders = append $senders (dict "file" (printf "/etc/spanwise/auth/%s" .key) "tenant" .tenant) -}}
+{{- end -}}
+{{- $_ := set $config "receiver" (set $receiver "tokens" $senders) -}}
+{{- $web := default dict $config.web -}}
+{{- $readers := default list $web.tokens -}}
+{{- range $values.auth.apiTokens -}}
+{{- $readers = append $readers (merge (dict "file" (printf "/etc/spanwise/auth/%s" .key)) (omit . "key")) -}}
+{{- end -}}
+{{- $_ := set $config "web" (set $web "tokens" $readers) -}}
+{{- end -}}
+{{- if $values.tls.existingSecret -}}
+{{- $tls := dict "cert" "/etc/spanwise/tls/tls.crt" "key" "/etc/spanwise/tls/tls.key" -}}
+{{- with $values.tls.clientCaKey -}}
+{{- $_ := set $tls "client_ca" (printf "/etc/spanwise/tls/%s" .) -}}
+{{- end -}}
+{{- $receiver := default dict $config.receiver -}}
+{{- $_ := set $config "receiver" (mergeOverwrite (dict "tls" $tls) $receiver) -}}
+{{- end -}}
+{{- if eq $values.mode "fleet" -}}
+{{- $journal := mergeOverwrite (dict "session_timeout_s" 30) (default dict $config.journal) -}}
+{{- if $values.presets.spool.enabled -}}
+{{- $journal = mergeOverwrite (dict "spool" (dict "kind" "sqlite")) $journal -}}
+{{- end -}}
+{{- if $values.kafka.existingSecret -}}
+{{- $_ := set $journal "sasl" (merge (dict "password_file" (printf "/etc/spanwise/kafka/%s" $values.kafka.passwordKey)) (default dict $journal.sasl)) -}}
+{{- end -}}
+{{- with $values.kafka.tls -}}
+{{- if .existingSecret -}}
+{{- $tls := dict "ca" (printf "/etc/spanwise/kafka-tls/%s" .caKey) -}}
+{{- if .certKey -}}
+{{- $tls = merge $tls (dict "cert" (printf "/etc/spanwise/kafka-tls/%s" .certKey) "key" (printf "/etc/spanwise/kafka-tls/%s" .keyKey)) -}}
+{{- end -}}
+{{- $_ := set $journal "tls" $tls -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $config "journal" $journal -}}
+{{- end -}}
+{{- toYaml $config }}
+{{- end }}
+
+{{/* What cannot work is refused here, with what to do about it. */}}
+{{- define "spanwise.checked" -}}
+{{- $values := .Values -}}
+{{- if not (has $values.mode (list "single" "fleet")) -}}
+{{- fail "mode must be set: `single` is one pod with everything, `fleet` is receivers and workers around Kafka and ClickHouse" -}}
+{{- end -}}
+{{- $config := include "spanwise.config" . | fromYaml -}}
+{{- $receiver := default dict $config.receiver -}}
+{{- $mutual := dig "tls" "client_ca" "" $receiver -}}
+{{- if not (or $receiver.tokens $mutual $receiver.insecure) -}}
+{{- fail "anybody could send: set auth.existingSecret, or tls.clientCaKey, or allow it with config.receiver.insecure=true" -}}
+{{- end -}}
+{{- if not (or (dig "web" "tokens" "" $config) (dig "web" "insecure" "" $config)) -}}
+{{- fail "anybody could read everything: set auth.existingSecret, or allow it with config.web.insecure=true" -}}
+{{- end -}}
+{{- $drain := add 25 (int $values.preStopSeconds) -}}
+{{- if lt (int $values.terminationGracePeriodSeconds) (int $drain) -}}
+{{- fail (printf "terminationGracePeriodSeconds (%d) must be %d at least: preStopSeconds and the 25 s that ending may take" (int $values.terminationGracePeriodSeconds) (int $drain)) -}}
+{{- end -}}
+{{- if eq $values.mode "fleet" -}}
+{{- if not (or $values.clickhouse.existingSecret (dig "store" "dsn" "" $config)) -}}
+{{- fail "a fleet needs a ClickHouse that all workers share: set clickhouse.existingSecret" -}}
+{{- end -}}
+{{- if ne (dig "journal" "kind" "" $config) "kafka" -}}
+{{- fail "a fleet needs Kafka: set config.journal.kind=kafka and config.journal.servers" -}}
+{{- end -}}
+{{- if not (dig "journal" "servers" "" $config) -}}
+{{- fail "a fleet needs the addresses of its brokers: set config.journal.servers" -}}
+{{- end -}}
+{{- if and $values.presets.spool.enabled $values.receiver.autoscaling.enabled -}}
+{{- fail "a receiver that is scaled away takes what is in its spool out of reach: use presets.spool or receiver.autoscaling, not both" -}}
+{{- end -}}
+{{- if and $config.journal.spool (not $values.presets.spool.enabled) -}}
+{{- fail "config.journal.spool needs a volume that comes back with its receiver: set presets.spool.enabled" -}}
+{{- end -}}
+{{- if and $values.kafka.existingSecret (not (dig "journal" "sasl" "username" "" $config)) -}}
+{{- fail "kafka.existingSecret holds the password of a user: set config.journal.sasl.username" -}}
+{{- end -}}
+{{- $partitions := dig "journal" "topics" "partitions" 12 $config | int -}}
+{{- $workers := ternary $values.worker.keda.maxReplicas $values.worker.replicaCount $values.worker.keda.enabled | int -}}
+{{- if gt $workers $partitions -}}
+{{- fail (printf "%d workers cannot share %d partitions: raise config.journal.topics.partitions, or run fewer" $workers $partitions) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Volumes of the secrets that the configuration names. */}}
+{{- define "spanwise.secretVolumes" -}}
+{{- with .Values.auth.existingSecret }}
+- name: auth
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.tls.existingSecret }}
+- name: tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- if eq .Values.mode "fleet" }}
+{{- with .Values.kafka.existingSecret }}
+- name: kafka
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.kafka.tls.existingSecret }}
+- name: kafka-tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "spanwise.secretMounts" -}}
+{{- if .Values.auth.existingSecret }}
+- {name: auth, mountPath: /etc/spanwise/auth, readOnly: true}
+{{- end }}
+{{- if .Values.tls.existingSecret }}
+- {name: tls, mountPath: /etc/spanwise/tls, readOnly: true}
+{{- end }}
+{{- if eq .Values.mode "fleet" }}
+{{- if .Values.kafka.existingSecret }}
+- {name: kafka, mountPath: /etc/spanwise/kafka, readOnly: true}
+{{- end }}
+{{- if .Values.kafka.tls.existingSecret }}
+- {name: kafka-tls, mountPath: /etc/spanwise/kafka-tls, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Variables of every container that runs the program. They win over the file, so nothing here repeats an option of it. */}}
+{{- define "spanwise.environment" -}}
+{{- $ports := .Values.ports -}}
+- {name: SPANWISE_CONFIG, value: /etc/spanwise/config/spanwise.yaml}
+- {name: SPANWISE_DATA_DIR, value: /var/lib/spanwise}
+- {name: SPANWISE_RECEIVER__GRPC, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.otlp.containerPort) | quote }}}
+- {name: SPANWISE_RECEIVER__HTTP, value: {{ printf "%s:%d" .Values.bindAddress (int (index $ports "otlp-http").containerPort) | quote }}}
+- {name: SPANWISE_WEB__ADDRESS, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.web.containerPort) | quote }}}
+{{- end }}
+
+{{/* Only who stores needs it. */}}
+{{- define "spanwise.storeEnvironment" -}}
+{{- if and (eq .Values.mode "fleet") .Values.clickhouse.existingSecret -}}
+- name: SPANWISE_STORE__DSN
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.clickhouse.existingSecret }}, key: {{ .Values.clickhouse.dsnKey }}}
+{{- end }}
+{{- end }}
+
+{{- define "spanwise.spread" -}}
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- topologyKey: {{ $key }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- include "spanwise.selector" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* Pod template of a role. Takes a list: root, role. */}}
+{{- define "spanwise.pod" -}}
+{{- $root := index . 0 -}}
+{{- $role := index . 1 -}}
+{{- $values := include "spanwise.values" . | fromYaml -}}
+{{- $ports := $root.Values.ports -}}
+metadata:
+  annotations:
+    checksum/config: {{ include "spanwise.config" $root | sha256sum }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  labels:
+    {{- include "spanwise.selector" . | nindent 4 }}
+    {{- with $root.Values.additionalLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  serviceAccountName: {{ include "spanwise.serviceAccountName" $root }}
+  automountServiceAccountToken: false
+  # Variables of services would be mistaken for options.
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  securityContext: {{- toYaml $values.podSecurityContext | nindent 4 }}
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- range $name := list "nodeSelector" "tolerations" "affinity" }}
+  {{- with index $values $name }}
+  {{ $name }}: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $values.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- if $values.topologySpreadConstraints }}
+  topologySpreadConstraints: {{- toYaml $values.topologySpreadConstraints | nindent 4 }}
+  {{- else if and $root.Values.presets.topologySpread.enabled (ne $role "single") }}
+  topologySpreadConstraints: {{- include "spanwise.spread" . | trim | nindent 4 }}
+  {{- end }}
+  {{- with $values.initContainers }}
+  initContainers: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: spanwise
+      image: {{ include "spanwise.image" $root }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args: [{{ get (dict "single" "up" "receiver" "receive" "worker" "work") $role }}]
+      securityContext: {{- toYaml $values.securityContext | nindent 8 }}
+      env:
+        {{- include "spanwise.environment" $root | nindent 8 }}
+        {{- if eq $role "worker" }}
+        {{- with include "spanwise.storeEnvironment" $root }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        # The same name after a restart: the partitions wait for it.
+        - {name: SPANWISE_JOURNAL__MEMBER, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        {{- end }}
+        {{- with $values.extraEnvs }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $values.extraEnvsFrom }}
+      envFrom: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      ports:
+        {{- if ne $role "worker" }}
+        - {name: otlp, containerPort: {{ $ports.otlp.containerPort }}}
+        - {name: otlp-http, containerPort: {{ (index $ports "otlp-http").containerPort }}}
+        {{- end }}
+        - {name: web, containerPort: {{ $ports.web.containerPort }}}
+      {{- range $name := list "startupProbe" "livenessProbe" "readinessProbe" }}
+      {{- with index $values $name }}
+      {{ $name }}: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- end }}
+      {{- if and (ne $role "worker") (gt (int $values.preStopSeconds) 0) }}
+      lifecycle:
+        preStop:
+          sleep: {seconds: {{ $values.preStopSeconds }}}
+      {{- end }}
+      resources: {{- toYaml $values.resources | nindent 8 }}
+      volumeMounts:
+        - {name: config, mountPath: /etc/spanwise/config, readOnly: true}
+        - {name: data, mountPath: /var/lib/spanwise}
+        - {name: tmp, mountPath: /tmp}
+        {{- with include "spanwise.secretMounts" $root | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    {{- with $values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  volumes:
+    - name: config
+      configMap: {name: {{ include "spanwise.fullname" $root }}}
+    - name: tmp
+      emptyDir: {sizeLimit: 1Gi}
+    {{- if not (or (eq $role "single") (and (eq $role "receiver") $root.Values.presets.spool.enabled)) }}
+    - name: data
+      emptyDir: {sizeLimit: 1Gi}
+    {{- end }}
+    {{- with include "spanwise.secretVolumes" $root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end }}
+
+{{- define "spanwise.claim" -}}
+- metadata:
+    name: data
+    {{- with .annotations }}
+    annotations: {{- toYaml . | nindent 6 }}
+    {{- end }}
+  spec:
+    accessModes: {{ default (list "ReadWriteOnce") .accessModes | toJson }}
+    {{- with .storageClassName }}
+    storageClassName: {{ . }}
+    {{- end }}
+    resources:
+      requests: {storage: {{ .size }}}
+{{- end }}
