@@ -84,7 +84,8 @@ def config_schema() -> Schema:
     for section, names in ((schema, ("data_dir",)), (schema["$defs"]["ReceiverConfig"], ("grpc", "http"))):
         for name in names:
             del section["properties"][name]
-    del schema["$defs"]["WebConfig"]["properties"]["address"]
+    for model in ("WebConfig", "ClickHouseConfig"):
+        del schema["$defs"][model]["properties"]["address"]
     return schema
 
 
@@ -147,7 +148,7 @@ def values_schema() -> Schema:
         "serviceAccount": _only({"create": _FLAG, "name": _TEXT, "annotations": _LABELS}),
         "additionalLabels": _LABELS,
         "bindAddress": _TEXT,
-        "ports": _only({"otlp": _port(), "otlp-http": _port(), "web": _port()}),
+        "ports": _only({"otlp": _port(), "otlp-http": _port(), "web": _port(), "clickhouse": _port()}),
         "extraManifests": _LIST,
         "single": _role(
             persistence=_only(
@@ -209,7 +210,7 @@ def values_schema() -> Schema:
                                     {
                                         "path": _TEXT,
                                         "pathType": {"enum": ["Exact", "Prefix", "ImplementationSpecific"]},
-                                        "port": {"enum": ["otlp", "otlp-http", "web"]},
+                                        "port": {"enum": ["otlp", "otlp-http", "web", "clickhouse"]},
                                     },
                                     ("path", "port"),
                                 ),

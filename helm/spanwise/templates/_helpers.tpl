@@ -123,6 +123,9 @@ app.kubernetes.io/part-of: spanwise
 {{- if not (or (dig "web" "tokens" "" $config) (dig "web" "insecure" "" $config)) -}}
 {{- fail "anybody could read everything: set auth.existingSecret, or allow it with config.web.insecure=true" -}}
 {{- end -}}
+{{- if and (eq $values.mode "single") (not (or (dig "web" "tokens" "" $config) (dig "clickhouse" "insecure" "" $config))) -}}
+{{- fail "anybody could read everything as from a ClickHouse: set auth.existingSecret, or allow it with config.clickhouse.insecure=true" -}}
+{{- end -}}
 {{- $drain := add 25 (int $values.preStopSeconds) -}}
 {{- if lt (int $values.terminationGracePeriodSeconds) (int $drain) -}}
 {{- fail (printf "terminationGracePeriodSeconds (%d) must be %d at least: preStopSeconds and the 25 s that ending may take" (int $values.terminationGracePeriodSeconds) (int $drain)) -}}
@@ -201,6 +204,11 @@ app.kubernetes.io/part-of: spanwise
 - {name: SPANWISE_RECEIVER__GRPC, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.otlp.containerPort) | quote }}}
 - {name: SPANWISE_RECEIVER__HTTP, value: {{ printf "%s:%d" .Values.bindAddress (int (index $ports "otlp-http").containerPort) | quote }}}
 - {name: SPANWISE_WEB__ADDRESS, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.web.containerPort) | quote }}}
+{{- if eq .Values.mode "single" }}
+- {name: SPANWISE_CLICKHOUSE__ADDRESS, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.clickhouse.containerPort) | quote }}}
+{{- else }}
+- {name: SPANWISE_CLICKHOUSE__ADDRESS, value: "off"}
+{{- end }}
 {{- end }}
 
 {{/* Only who stores needs it. */}}
@@ -298,6 +306,9 @@ spec:
         - {name: otlp-http, containerPort: {{ (index $ports "otlp-http").containerPort }}}
         {{- end }}
         - {name: web, containerPort: {{ $ports.web.containerPort }}}
+        {{- if eq $role "single" }}
+        - {name: clickhouse, containerPort: {{ $ports.clickhouse.containerPort }}}
+        {{- end }}
       {{- range $name := list "startupProbe" "livenessProbe" "readinessProbe" }}
       {{- with index $values $name }}
       {{ $name }}: {{- toYaml . | nindent 8 }}
