@@ -29,7 +29,7 @@ from spanwise.config import Config
 from spanwise.detector import Detector
 from spanwise.drift import QualityDrift
 from spanwise.journal import JournalError, KafkaJournalConfig, SqliteJournal
-from spanwise.memory import return_freed_memory
+from spanwise.memory import return_freed_memory, share_heaps
 from spanwise.pipeline import DeadLetterFiles, Pipeline
 from spanwise.query import StoreQueries
 from spanwise.query.embedded import EmbeddedQueries
@@ -82,6 +82,7 @@ async def serve(
 
     Signals count from the first moment: the first process of a container ends by nothing but what it handles itself.
     """
+    share_heaps()
     asked = asyncio.create_task(stopped())
     ready = False
 
