@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from deploy.grafana.reference import dashboard_reference
 from processors.normalise.reference import dialect_reference
 from spanwise.cli.reference import command_reference
 from spanwise.config import config_reference
@@ -19,6 +20,7 @@ from spanwise.telemetry import metric_reference
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "cli.md": command_reference,
     "config.md": config_reference,
+    "dashboards.md": dashboard_reference,
     "dialects.md": dialect_reference,
     "metrics.md": metric_reference,
     "tables.md": table_reference,
