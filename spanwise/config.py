@@ -385,6 +385,14 @@ def config_reference() -> str:
     return "\n".join([*lines, ""])
 
 
+def options_table(path: str) -> str:
+    """The options of one section, `detect.signatures.retry_loop` for instance, as a Markdown table."""
+    models: list[type[BaseModel]] = [Config]
+    for name in path.split("."):
+        models = _members(models, name)
+    return "\n".join(line for model in models for line in _table(f"{path}.", _shown(model)))
+
+
 def _shown(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Options that can be chosen: a `kind` with one value only tells components apart."""
     return {

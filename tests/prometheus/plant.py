@@ -177,7 +177,7 @@ def context_limit(agents: Agents) -> None:
 def output_truncated(agents: Agents) -> None:
     with agents.agent("novelist", "Write a long book", "It was a dark and"):
         for number in range(2):
-            agents.chat(f"Chapter {number}. It was a dark and", finish="length")
+            agents.chat(f"Chapter {number}. It was a dark and", finish="length", request__max_tokens=60)
 
 
 def cascade(agents: Agents) -> None:
