@@ -1,0 +1,157 @@
+"""What a span costs in each part of a fleet: CPU of receiver, broker, worker and ClickHouse, bytes in Kafka and on disk.
+
+One broker, one receiver and one worker, and a ClickHouse of its own: the embedded engine behind an HTTP endpoint in a
+process apart, so that its CPU is told from the worker's. Every request is made of its own seed, because the same text
+again would compress better than any real traffic. Disk is counted after merging everything, which is what a table comes
+to within hours; deltas of CPU are from before the first request until the traces are reconciled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import urllib3
+
+from bench.end_to_end import _cpu_s
+from bench.load import send
+from bench.payloads import Payload, agent, small
+from spanwise.demo import traffic
+from tests.kafka.broker import Cluster, NoKafkaError, jars
+from tests.kafka.fleet import journal_config, made, receiver, worker
+from tests.running import ROOT, RunningServer
+
+_ENDPOINT = """
+import sys
+from tests.store.clickhouse_http import ClickHouseHTTP
+
+with ClickHouseHTTP(sys.argv[1]) as endpoint:
+    print(endpoint.port, flush=True)
+    sys.stdin.read()
+"""
+_TABLES = """SELECT table, sum(bytes_on_disk) AS bytes FROM system.parts
+WHERE active AND database = 'spanwise' GROUP BY table HAVING bytes > 0 ORDER BY bytes DESC FORMAT JSONEachRow"""
+
+Play = Callable[[RunningServer], int]
+
+
+@contextmanager
+def _clickhouse(directory: Path) -> Iterator[tuple[str, int]]:
+    """(address, process id) of a ClickHouse endpoint."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _ENDPOINT, str(directory)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None  # noqa: S101
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid
+        finally:
+            process.kill()
+
+
+def _ask(address: str, statement: str) -> list[dict[str, str]]:
+    answer = urllib3.request("POST", address, body=statement.encode(), timeout=300)
+    if answer.status != 200:
+        raise RuntimeError(answer.data.decode())
+    return [json.loads(line) for line in answer.data.splitlines() if line]
+
+
+def _sent(make: Callable[[int, int], Payload], count: int) -> Play:
+    payloads = [make(seed, time.time_ns()) for seed in range(count)]
+
+    def play(front: RunningServer) -> int:
+        asyncio.run(send(front.grpc, payloads))
+        return sum(payload.spans for payload in payloads)
+
+    return play
+
+
+def _demo(times: int) -> Play:
+    def play(front: RunningServer) -> int:
+        spans = 0
+        for seed in range(times):
+            now = time.time_ns() - seed * 3_600_000_000_000
+            spans += traffic.send(
+                grpc_endpoint=front.grpc,
+                http_endpoint=front.http,
+                now_unix_nano=now,
+                seed=seed,
+                progress=lambda _played, _all: None,
+            ).spans
+        return spans
+
+    return play
+
+
+def _metric(server: RunningServer, name: str) -> float:
+    return sum(float(line.rsplit(" ", 1)[1]) for line in server.metrics() if line.split("{")[0].split(" ")[0] == name)
+
+
+def _measure(shape: str, play: Play, directory: Path) -> None:
+    with (
+        Cluster(directory / "kafka") as cluster,
+        _clickhouse(directory / "clickhouse") as (address, clickhouse),
+    ):
+        config = made(journal_config(cluster.addresses))
+        broker = cluster.brokers[0].process
+        with (
+            receiver(directory / "receiver", config) as front,
+            worker(directory / "worker", config, SPANWISE_STORE__DSN=address) as back,
+        ):
+            parts = {
+                "receiver": front.pid,
+                "broker": broker.pid if broker else 0,
+                "worker": back.pid,
+                "clickhouse": clickhouse,
+            }
+            processes = {part: psutil.Process(pid) for part, pid in parts.items()}
+            before = {part: _cpu_s(process) for part, process in processes.items()}
+            spans = play(front)
+            back.wait_for("SELECT count() FROM spans FINAL", spans, timeout_s=600)
+            time.sleep(4)  # the traces of the last requests are reconciled
+            cpu = {part: (_cpu_s(process) - before[part]) / spans * 1e5 for part, process in processes.items()}
+            sent = _metric(front, "spanwise_kafka_request_bytes_total")
+            logs = directory.glob(f"kafka/node-1/data/{config.traces_topic}-*/*.log")
+            kept = sum(path.stat().st_size for path in logs)
+            tables = [row["table"] for row in _ask(address, _TABLES)]
+            for table in tables:
+                _ask(address, f"OPTIMIZE TABLE spanwise.{table} FINAL")
+            rows = _ask(address, _TABLES)
+    print(f"{shape}: {spans} spans of {sent / spans:,.0f} bytes, {kept / spans:,.0f} bytes a span in Kafka")
+    print("  CPU s per 100,000 spans: " + ", ".join(f"{part} {seconds:.2f}" for part, seconds in cpu.items()))
+    total = sum(int(row["bytes"]) for row in rows)
+    print(f"  disk per million spans, merged: {total / spans / 1e3:,.2f} GB; bytes a span by table: ", end="")
+    print(", ".join(f"{row['table']} {int(row['bytes']) / spans:,.0f}" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", type=int, default=120, help="small requests of 512 spans")
+    parser.add_argument("--agent", type=int, default=60, help="agent requests of 70 spans and 4 MB")
+    parser.add_argument("--demo", type=int, default=10, help="runs of the demo's traffic")
+    options = parser.parse_args()
+    try:
+        jars()
+    except NoKafkaError as error:
+        print(f"capacity  not measured: {error}")
+        return
+    plays = (
+        ("small", _sent(small, options.small)),
+        ("agent", _sent(agent, options.agent)),
+        ("demo", _demo(options.demo)),
+    )
+    for shape, play in plays:
+        with tempfile.TemporaryDirectory(prefix="spanwise-bench-") as directory:
+            _measure(shape, play, Path(directory))
+
+
+if __name__ == "__main__":
+    main()
