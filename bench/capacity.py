@@ -1,4 +1,4 @@
-"""What a span costs in each part of a fleet: CPU of receiver, broker, worker and ClickHouse, bytes in Kafka and on disk.
+"""What a span costs in each part of a fleet: CPU of receiver, broker, worker, ClickHouse, and bytes of disk.
 
 One broker, one receiver and one worker, and a ClickHouse of its own: the embedded engine behind an HTTP endpoint in a
 process apart, so that its CPU is told from the worker's. Every request is made of its own seed, because the same text

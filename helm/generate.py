@@ -38,6 +38,7 @@ def _only(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
     return found | ({"required": list(required)} if required else {})
 
 
+_TLS: Final = _only({"existingSecret": _TEXT, "caKey": _TEXT, "certKey": _TEXT, "keyKey": _TEXT})
 _BUDGET: Final = _only(
     {
         "enabled": _FLAG,
@@ -122,14 +123,8 @@ def values_schema() -> Schema:
             }
         ),
         "tls": _only({"existingSecret": _TEXT, "clientCaKey": _TEXT}),
-        "clickhouse": _only({"existingSecret": _TEXT, "dsnKey": _TEXT}),
-        "kafka": _only(
-            {
-                "existingSecret": _TEXT,
-                "passwordKey": _TEXT,
-                "tls": _only({"existingSecret": _TEXT, "caKey": _TEXT, "certKey": _TEXT, "keyKey": _TEXT}),
-            }
-        ),
+        "clickhouse": _only({"existingSecret": _TEXT, "passwordKey": _TEXT, "tls": _TLS}),
+        "kafka": _only({"existingSecret": _TEXT, "passwordKey": _TEXT, "tls": _TLS}),
         "presets": _only(
             {
                 "spool": _only({"enabled": _FLAG, "size": _QUANTITY, "storageClassName": _TEXT}),
@@ -140,6 +135,8 @@ def values_schema() -> Schema:
             {
                 "enabled": _FLAG,
                 "createTopics": _FLAG,
+                "user": _TEXT,
+                "existingSecret": _TEXT,
                 "backoffLimit": _COUNT,
                 "activeDeadlineSeconds": _COUNT,
                 "resources": _RESOURCES,

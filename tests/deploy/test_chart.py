@@ -125,7 +125,7 @@ def test_the_program_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
         container = spec["containers"][0]
         file = tmp_path / f"{pod}.yaml"
         file.write_text(texts[volumes["config"]["configMap"]["name"]])
-        variables = {each["name"]: each.get("value", "http://user:word@clickhouse/x") for each in container["env"]}
+        variables = {each["name"]: each.get("value", "pod-0") for each in container["env"]}
         config = load(file, environ=variables)
 
         ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
@@ -138,14 +138,15 @@ def test_the_program_takes_what_it_is_given(name: str, tmp_path: Path) -> None:
             assert isinstance(config.journal, KafkaJournalConfig)
             assert config.journal.member
             assert config.store.dsn.get_secret_value()
-        if container["args"] == ["receive"]:
-            assert "SPANWISE_STORE__DSN" not in variables
+        if name == "fleet-scaled":
+            assert config.store.migrate == (container["args"] == ["migrate"])
 
 
 def _files(config: Any) -> list[Path]:
     tokens = [token.file for token in (*config.receiver.tokens, *config.web.tokens)]
     tls = config.receiver.tls
-    found = [*tokens, *((tls.cert, tls.key, tls.client_ca) if tls else ())]
+    found = [*tokens, *((tls.cert, tls.key, tls.client_ca) if tls else ()), config.store.password_file]
+    found += [config.store.tls.ca, config.store.tls.cert, config.store.tls.key] if config.store.tls else []
     if isinstance(config.journal, KafkaJournalConfig):
         found += [config.journal.sasl.password_file] if config.journal.sasl else []
         found += [config.journal.tls.ca, config.journal.tls.cert, config.journal.tls.key] if config.journal.tls else []
@@ -286,7 +287,9 @@ REFUSED = {
     "anybody could send": ("--set", "mode=single"),
     "anybody could read": ("--set", "mode=single,config.receiver.insecure=true"),
     "a fleet needs a ClickHouse": ("--set", "mode=fleet,auth.existingSecret=a"),
-    "a fleet needs Kafka": ("--set", "mode=fleet,auth.existingSecret=a,clickhouse.existingSecret=b"),
+    "a fleet needs Kafka": ("--set", "mode=fleet,auth.existingSecret=a,config.store.dsn=http://b"),
+    "put it into a Secret": ("--set", "mode=fleet,auth.existingSecret=a,config.store.dsn=http://user:word@b"),
+    "belong together": ("--values", str(VALUES["fleet"]), "--set", "migrations.user=owner"),
     "must be 30 at least": ("--values", str(VALUES["single"]), "--set", "terminationGracePeriodSeconds=20"),
     "13 workers cannot share 12 partitions": ("--values", str(VALUES["fleet"]), "--set", "worker.replicaCount=13"),
     "out of reach": ("--values", str(VALUES["fleet-spool"]), "--set", "receiver.autoscaling.enabled=true"),

@@ -60,6 +60,21 @@ app.kubernetes.io/part-of: spanwise
 {{- end }}
 {{- end }}
 
+{{/* Files of a mounted Secret as options `ca`, `cert` and `key`. Takes a list: values, folder. */}}
+{{- define "spanwise.tls" -}}
+{{- $tls := index . 0 -}}
+{{- $folder := index . 1 -}}
+{{- if $tls.existingSecret -}}
+{{- with $tls.caKey }}
+ca: /etc/spanwise/{{ $folder }}/{{ . }}
+{{- end }}
+{{- if $tls.certKey }}
+cert: /etc/spanwise/{{ $folder }}/{{ $tls.certKey }}
+key: /etc/spanwise/{{ $folder }}/{{ $tls.keyKey }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The program's options: yours over those that follow from the rest of the values. */}}
 {{- define "spanwise.config" -}}
 {{- $values := .Values -}}
@@ -86,6 +101,19 @@ app.kubernetes.io/part-of: spanwise
 {{- $receiver := default dict $config.receiver -}}
 {{- $_ := set $config "receiver" (mergeOverwrite (dict "tls" $tls) $receiver) -}}
 {{- end -}}
+{{- $store := default dict $config.store -}}
+{{- if $values.clickhouse.existingSecret -}}
+{{- $_ := set $store "password_file" (printf "/etc/spanwise/clickhouse/%s" $values.clickhouse.passwordKey) -}}
+{{- end -}}
+{{- with include "spanwise.tls" (list $values.clickhouse.tls "clickhouse-tls") | fromYaml -}}
+{{- $_ := set $store "tls" . -}}
+{{- end -}}
+{{- if $values.migrations.user -}}
+{{- $_ := set $store "migrate" false -}}
+{{- end -}}
+{{- if $store -}}
+{{- $_ := set $config "store" $store -}}
+{{- end -}}
 {{- if eq $values.mode "fleet" -}}
 {{- $journal := mergeOverwrite (dict "session_timeout_s" 30) (default dict $config.journal) -}}
 {{- if $values.presets.spool.enabled -}}
@@ -94,14 +122,8 @@ app.kubernetes.io/part-of: spanwise
 {{- if $values.kafka.existingSecret -}}
 {{- $_ := set $journal "sasl" (merge (dict "password_file" (printf "/etc/spanwise/kafka/%s" $values.kafka.passwordKey)) (default dict $journal.sasl)) -}}
 {{- end -}}
-{{- with $values.kafka.tls -}}
-{{- if .existingSecret -}}
-{{- $tls := dict "ca" (printf "/etc/spanwise/kafka-tls/%s" .caKey) -}}
-{{- if .certKey -}}
-{{- $tls = merge $tls (dict "cert" (printf "/etc/spanwise/kafka-tls/%s" .certKey) "key" (printf "/etc/spanwise/kafka-tls/%s" .keyKey)) -}}
-{{- end -}}
-{{- $_ := set $journal "tls" $tls -}}
-{{- end -}}
+{{- with include "spanwise.tls" (list $values.kafka.tls "kafka-tls") | fromYaml -}}
+{{- $_ := set $journal "tls" . -}}
 {{- end -}}
 {{- $_ := set $config "journal" $journal -}}
 {{- end -}}
@@ -131,8 +153,14 @@ app.kubernetes.io/part-of: spanwise
 {{- fail (printf "terminationGracePeriodSeconds (%d) must be %d at least: preStopSeconds and the 25 s that ending may take" (int $values.terminationGracePeriodSeconds) (int $drain)) -}}
 {{- end -}}
 {{- if eq $values.mode "fleet" -}}
-{{- if not (or $values.clickhouse.existingSecret (dig "store" "dsn" "" $config)) -}}
-{{- fail "a fleet needs a ClickHouse that all workers share: set clickhouse.existingSecret" -}}
+{{- if not (dig "store" "dsn" "" $config) -}}
+{{- fail "a fleet needs a ClickHouse that all workers share: set config.store.dsn" -}}
+{{- end -}}
+{{- if regexMatch "^https?://[^/@]+:[^/@]+@" (dig "store" "dsn" "" $config) -}}
+{{- fail "config.store.dsn holds a password and would be readable in a ConfigMap: put it into a Secret, clickhouse.existingSecret" -}}
+{{- end -}}
+{{- if ne (empty $values.migrations.user) (empty $values.migrations.existingSecret) -}}
+{{- fail "migrations.user and migrations.existingSecret (with the key `password`) belong together" -}}
 {{- end -}}
 {{- if ne (dig "journal" "kind" "" $config) "kafka" -}}
 {{- fail "a fleet needs Kafka: set config.journal.kind=kafka and config.journal.servers" -}}
@@ -157,42 +185,30 @@ app.kubernetes.io/part-of: spanwise
 {{- end -}}
 {{- end }}
 
-{{/* Volumes of the secrets that the configuration names. */}}
-{{- define "spanwise.secretVolumes" -}}
-{{- with .Values.auth.existingSecret }}
-- name: auth
-  secret: {secretName: {{ . }}, defaultMode: 0440}
-{{- end }}
-{{- with .Values.tls.existingSecret }}
-- name: tls
-  secret: {secretName: {{ . }}, defaultMode: 0440}
-{{- end }}
-{{- if eq .Values.mode "fleet" }}
-{{- with .Values.kafka.existingSecret }}
-- name: kafka
-  secret: {secretName: {{ . }}, defaultMode: 0440}
-{{- end }}
-{{- with .Values.kafka.tls.existingSecret }}
-- name: kafka-tls
-  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{/* Secrets that the configuration names files of, by the folder they are mounted at: {folder: secret}. */}}
+{{- define "spanwise.secrets" -}}
+{{- $values := .Values -}}
+{{- $found := dict "auth" $values.auth.existingSecret "tls" $values.tls.existingSecret "clickhouse" $values.clickhouse.existingSecret "clickhouse-tls" $values.clickhouse.tls.existingSecret -}}
+{{- if eq $values.mode "fleet" -}}
+{{- $found = merge $found (dict "kafka" $values.kafka.existingSecret "kafka-tls" $values.kafka.tls.existingSecret) -}}
+{{- end -}}
+{{- range $folder, $secret := $found }}
+{{- if $secret }}
+{{ $folder }}: {{ $secret }}
 {{- end }}
 {{- end }}
 {{- end }}
 
+{{- define "spanwise.secretVolumes" -}}
+{{- range $folder, $secret := include "spanwise.secrets" . | fromYaml }}
+- name: {{ $folder }}
+  secret: {secretName: {{ $secret }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
 {{- define "spanwise.secretMounts" -}}
-{{- if .Values.auth.existingSecret }}
-- {name: auth, mountPath: /etc/spanwise/auth, readOnly: true}
-{{- end }}
-{{- if .Values.tls.existingSecret }}
-- {name: tls, mountPath: /etc/spanwise/tls, readOnly: true}
-{{- end }}
-{{- if eq .Values.mode "fleet" }}
-{{- if .Values.kafka.existingSecret }}
-- {name: kafka, mountPath: /etc/spanwise/kafka, readOnly: true}
-{{- end }}
-{{- if .Values.kafka.tls.existingSecret }}
-- {name: kafka-tls, mountPath: /etc/spanwise/kafka-tls, readOnly: true}
-{{- end }}
+{{- range $folder, $_ := include "spanwise.secrets" . | fromYaml }}
+- {name: {{ $folder }}, mountPath: /etc/spanwise/{{ $folder }}, readOnly: true}
 {{- end }}
 {{- end }}
 
@@ -208,15 +224,6 @@ app.kubernetes.io/part-of: spanwise
 - {name: SPANWISE_CLICKHOUSE__ADDRESS, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.clickhouse.containerPort) | quote }}}
 {{- else }}
 - {name: SPANWISE_CLICKHOUSE__ADDRESS, value: "off"}
-{{- end }}
-{{- end }}
-
-{{/* Only who stores needs it. */}}
-{{- define "spanwise.storeEnvironment" -}}
-{{- if and (eq .Values.mode "fleet") .Values.clickhouse.existingSecret -}}
-- name: SPANWISE_STORE__DSN
-  valueFrom:
-    secretKeyRef: {name: {{ .Values.clickhouse.existingSecret }}, key: {{ .Values.clickhouse.dsnKey }}}
 {{- end }}
 {{- end }}
 
@@ -288,9 +295,6 @@ spec:
       env:
         {{- include "spanwise.environment" $root | nindent 8 }}
         {{- if eq $role "worker" }}
-        {{- with include "spanwise.storeEnvironment" $root }}
-        {{- . | nindent 8 }}
-        {{- end }}
         # The same name after a restart: the partitions wait for it.
         - {name: SPANWISE_JOURNAL__MEMBER, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         {{- end }}
