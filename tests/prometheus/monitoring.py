@@ -111,6 +111,12 @@ class Monitoring:
         answer = self._http.request("GET", f"http://{self._prometheus}/api/v1/{path}", fields=query, timeout=10)
         return json.loads(answer.data)["data"]
 
+    def suppressed(self, labels: Mapping[str, str]) -> bool:
+        """Whether Alertmanager keeps an alert with these labels to itself."""
+        answer = self._http.request("GET", f"http://{self._alertmanager}/api/v2/alerts", timeout=10)
+        known = [alert for alert in json.loads(answer.data) if labels.items() <= alert["labels"].items()]
+        return [alert["status"]["state"] for alert in known] == ["suppressed"]
+
     def rules(self) -> list[dict[str, Any]]:
         return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
 

@@ -93,6 +93,9 @@ def test_a_loop_that_still_runs_is_told_in_chat_and_on_call_once_it_gets_worse(
         assert server.count("SELECT count() FROM spans FINAL WHERE service = 'looping' AND kind = 'agent'") == 0
     provider.shutdown()
 
+    monitoring.wait_until(
+        lambda: monitoring.suppressed(loop | {"severity": "warning"}), "it is not told as a warning too"
+    )
     assert alert["annotations"]["summary"] == "Agent buyer of looping repeats a tool call"
     assert alert["annotations"]["runbook_url"].endswith("/docs/signatures/retry_loop.md")
 

@@ -61,12 +61,22 @@ def test_the_list_covers_each_of_the_six_failure_modes() -> None:
     assert [mode for mode, row in rows.items() if row is None or ".md)" not in row.group()] == []
 
 
+def anchors(path: Path) -> list[str]:
+    headings = re.findall(r"(?m)^#+ (.*)$", text(path))
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("name", alerts())
 def test_the_runbook_of_an_alert_exists(name: str) -> None:
     path, _, anchor = alerts()[name]["annotations"]["runbook_url"].removeprefix(RUNBOOKS).partition("#")
-    headings = re.findall(r"(?m)^#+ (.*)$", text(ROOT / path))
-    anchors = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
-    assert not anchor or anchor in anchors
+    assert not anchor or anchor in anchors(ROOT / path)
+
+
+@pytest.mark.parametrize("path", [*sorted(PAGES.glob("*.md")), DOCS / "prometheus.md"], ids=lambda path: path.stem)
+def test_links_of_a_page_lead_somewhere(path: Path) -> None:
+    links = [link.partition("#") for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text(path))]
+    found = [(path.parent / to if to else path, anchor) for to, _, anchor in links]
+    assert [to for to, anchor in found if not to.exists() or (anchor and anchor not in anchors(to))] == []
 
 
 @pytest.mark.parametrize(("where", "sql"), queries(), ids=[where for where, _ in queries()])

@@ -44,6 +44,14 @@ def test_alertmanager_takes_its_configuration() -> None:
     run(installed("amtool"), "check-config", FOLDER / "alertmanager.yml")
 
 
+@pytest.mark.parametrize(
+    ("severity", "receiver"), [("info", "nobody"), ("warning", "chat"), ("high", "on-call"), ("critical", "on-call")]
+)
+def test_an_alert_goes_to_those_its_severity_concerns(severity: str, receiver: str) -> None:
+    routes = ("config", "routes", "test", "--config.file", FOLDER / "alertmanager.yml")
+    run(installed("amtool"), *routes, f"--verify.receivers={receiver}", f"severity={severity}", "alertname=SpanwiseAny")
+
+
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.stem)
 def test_alerts_are_raised_when_they_should_be_and_not_otherwise(path: Path) -> None:
     run(installed("promtool"), "test", "rules", path)
