@@ -23,6 +23,7 @@ from tests.running import free_port
 VERSION: Final = "4.4.0"
 USER: Final = "spanwise"
 PASSWORD: Final = "of-the-test-broker"  # noqa: S105 - it guards a broker on loopback for the length of a test
+SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 _READY_S: Final = 60
 _CLUSTER_ID: Final = "c3Bhbndpc2UtdGVzdHMhIQ"
 _JAVA: Final = (
@@ -90,14 +91,15 @@ class Broker:
         certificate: Path | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        """`voters` are the controller ports by node. `certificate` is a PEM file with key (PKCS 8) and chain; with it
-        there is a third listener, TLS and SASL/PLAIN."""
+        """`voters` are the controller ports by node. `certificate` is a PEM file with key (PKCS 8) and chain, beside
+        `ca.pem`. With it there are two more listeners: TLS with a password (PLAIN or SCRAM), and the same for clients
+        that show a certificate of that authority."""
         self.directory = directory
-        self.port, self.secure_port = free_port(), free_port()
+        self.port, self.secure_port, self.mutual_port = free_port(), free_port(), free_port()
         voters = voters or {node: free_port()}
         listeners = {"PLAINTEXT": self.port, "CONTROLLER": voters[node]}
         if certificate is not None:
-            listeners["SASL_SSL"] = self.secure_port
+            listeners |= {"SASL_SSL": self.secure_port, "MUTUAL": self.mutual_port}
         replicas = str(min(3, len(voters)))
         settings = {
             "process.roles": "broker,controller",
@@ -105,7 +107,9 @@ class Broker:
             "controller.quorum.voters": ",".join(f"{voter}@127.0.0.1:{port}" for voter, port in voters.items()),
             "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items()),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "listener.security.protocol.map": ",".join(
+                ("PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", "SASL_SSL:SASL_SSL", "MUTUAL:SASL_SSL")
+            ),
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(directory / "data"),
             "auto.create.topics.enable": "false",
@@ -121,13 +125,22 @@ class Broker:
             "controller.quorum.election.timeout.ms": "500",
         }
         if certificate is not None:
-            login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+            security = "org.apache.kafka.common.security"
             settings |= {
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(certificate),
-                "sasl.enabled.mechanisms": "PLAIN",
-                "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{login} user_{USER}="{PASSWORD}";',
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(certificate.with_name("ca.pem")),
+                "sasl.enabled.mechanisms": ",".join(("PLAIN", *SCRAM)),
+                "listener.name.mutual.ssl.client.auth": "required",
             }
+            for listener in ("sasl_ssl", "mutual"):
+                name = f"listener.name.{listener}"
+                plain = f'{security}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+                settings[f"{name}.plain.sasl.jaas.config"] = plain
+                for mechanism in SCRAM:
+                    scram = f"{security}.scram.ScramLoginModule required;"
+                    settings[f"{name}.{mechanism.lower()}.sasl.jaas.config"] = scram
         directory.mkdir(parents=True)
         lines = [f"{name}={value}" for name, value in (settings | dict(options or {})).items()]
         self._properties = directory / "server.properties"
@@ -145,6 +158,8 @@ class Broker:
         if not self._formatted:
             storage = [*_JAVA, "-cp", classes, "kafka.tools.StorageTool", "format"]
             arguments = ["-t", _CLUSTER_ID, "-c", str(self._properties)]
+            for mechanism in SCRAM:
+                arguments += ["--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]"]
             subprocess.run([*storage, *arguments], check=True, capture_output=True, timeout=_READY_S)
             self._formatted = True
         with (self.directory / "log").open("ab") as log:

@@ -37,6 +37,7 @@ def cluster(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory, authorit
     key = load_pem_private_key(issued.private_key_pem.bytes(), password=None)
     pkcs8 = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the only form Kafka reads
     certificate.write_bytes(pkcs8 + b"".join(part.bytes() for part in issued.cert_chain_pems))
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
     with Cluster(directory / "nodes", certificate=certificate) as running:
         yield running
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 import trustme
@@ -22,9 +23,12 @@ from pydantic import SecretStr, ValidationError
 from spanwise.journal import JournalError, KafkaJournalConfig
 from spanwise.journal.kafka.config import KafkaSaslConfig, KafkaTlsConfig, TopicsConfig
 from spanwise.journal.kafka.journal import check_topics
-from tests.kafka.broker import PASSWORD, USER, Cluster
+from tests.kafka.broker import PASSWORD, SCRAM, USER, Cluster
 from tests.kafka.fleet import environment, journal_config, made, receiver, worker
+from tests.kafka.test_journal import append, one, reading, take
 from tests.running import ROOT
+
+Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 def run(config: KafkaJournalConfig | None, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,28 +129,64 @@ def test_the_commands_of_the_fleet_say_that_they_need_kafka(command: str) -> Non
     assert "Traceback" not in ended.stderr
 
 
-def _secure(cluster: Cluster, ca: Path, password: str) -> KafkaJournalConfig:
-    return journal_config(
-        f"127.0.0.1:{cluster.brokers[0].secure_port}",
-        tls=KafkaTlsConfig(ca=ca),
-        sasl=KafkaSaslConfig(mechanism="PLAIN", username=USER, password=SecretStr(password)),
-    )
+@pytest.fixture
+def identity(tmp_path: Path, authority: trustme.CA) -> KafkaTlsConfig:
+    """The files of a client that the brokers' authority has given a certificate."""
+    issued = authority.issue_cert("worker-1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    (tmp_path / "cert.pem").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    return KafkaTlsConfig(ca=tmp_path / "ca.pem", cert=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+
+
+def _secure(port: int, tls: KafkaTlsConfig, mechanism: Mechanism, password: str = PASSWORD) -> KafkaJournalConfig:
+    sasl = KafkaSaslConfig(mechanism=mechanism, username=USER, password=SecretStr(password))
+    return journal_config(f"127.0.0.1:{port}", tls=tls, sasl=sasl)
 
 
 def test_brokers_are_spoken_to_over_tls_with_a_password(
-    cluster: Cluster, tmp_path: Path, authority: trustme.CA
+    cluster: Cluster, tmp_path: Path, identity: KafkaTlsConfig
 ) -> None:
-    ca = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(ca))
-    journal = made(_secure(cluster, ca, PASSWORD)).build(tmp_path)
+    tls = KafkaTlsConfig(ca=identity.ca)
+    journal = made(_secure(cluster.brokers[0].secure_port, tls, "PLAIN")).build(tmp_path)
     journal.close()
 
 
-def test_a_wrong_password_is_refused_and_not_shown(cluster: Cluster, tmp_path: Path, authority: trustme.CA) -> None:
-    ca = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(ca))
+@pytest.mark.parametrize("mechanism", SCRAM)
+def test_requests_go_and_come_over_tls_with_a_client_certificate_and_a_proven_password(
+    cluster: Cluster, tmp_path: Path, identity: KafkaTlsConfig, mechanism: Mechanism
+) -> None:
+    config = made(_secure(cluster.brokers[0].mutual_port, identity, mechanism))
+    with reading(config, tmp_path) as journal:
+        append(journal, one(1))
+        (frame,) = take(journal).frames
+    assert frame.body == one(1)
+
+
+def test_processes_find_their_password_and_certificate_in_files(
+    cluster: Cluster, tmp_path: Path, identity: KafkaTlsConfig
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(f"{PASSWORD}\n")
+    config = _secure(cluster.brokers[0].mutual_port, identity, "SCRAM-SHA-512")
+    config = config.model_copy(update={"sasl": KafkaSaslConfig(username=USER, password_file=secret)})
+    assert run(made(config), "topics", "check").stdout == "the topics are right\n"
+
+
+def test_without_a_client_certificate_a_broker_that_asks_for_one_is_not_reached(
+    cluster: Cluster, tmp_path: Path, identity: KafkaTlsConfig
+) -> None:
+    with pytest.raises(JournalError, match="cannot reach Kafka"):
+        _secure(cluster.brokers[0].mutual_port, KafkaTlsConfig(ca=identity.ca), "SCRAM-SHA-512").build(tmp_path)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
+def test_a_wrong_password_is_refused_and_not_shown(
+    cluster: Cluster, tmp_path: Path, identity: KafkaTlsConfig, mechanism: Mechanism
+) -> None:
+    config = _secure(cluster.brokers[0].secure_port, KafkaTlsConfig(ca=identity.ca), mechanism, "not-the-password")
     with pytest.raises(JournalError, match="cannot reach Kafka") as refused:
-        _secure(cluster, ca, "not-the-password").build(tmp_path)
+        config.build(tmp_path)
     assert "not-the-password" not in str(refused.value)
 
 
@@ -154,7 +194,7 @@ def test_brokers_of_another_authority_are_not_trusted(cluster: Cluster, tmp_path
     ca = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(ca))
     with pytest.raises(JournalError, match="cannot reach Kafka"):
-        _secure(cluster, ca, PASSWORD).build(tmp_path)
+        _secure(cluster.brokers[0].secure_port, KafkaTlsConfig(ca=ca), "PLAIN").build(tmp_path)
 
 
 def test_a_password_does_not_go_over_the_network_in_the_clear() -> None:
