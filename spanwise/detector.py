@@ -309,7 +309,8 @@ class Detector:
     def decided(self, keys: Iterable[Key], known_before: Iterable[Key], rows: pa.RecordBatch) -> Mapping[Key, Summary]:
         """Examine traces of which these are all rows in the store, as the reconciler decided them.
 
-        `known_before` are those that had a summary. Returns what to say in the summaries of those with findings.
+        `known_before` are those that may have been examined before. Returns what to say in the summaries of those with
+        findings.
         """
         started = self._clock()
         packed = pack(rows, self._window_of)

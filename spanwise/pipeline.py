@@ -311,8 +311,14 @@ class Pipeline:
                 # The other rows are stored; nobody can tell from a refused row which request it came in.
                 if refused and not self._set_aside(prepared.taken, prepared.taken.frames, "rows"):
                     return False
-                self._on_stored(prepared.spans, prepared.log_events)
+                self._announce(prepared)
                 return True
+
+    def _announce(self, prepared: Prepared) -> None:
+        try:
+            self._on_stored(prepared.spans, prepared.log_events)
+        except Exception as error:  # a defect of ours: the rows are stored, and those behind them must be
+            log.error("announcement_failed", spans=prepared.spans.num_rows, exc_info=error)
 
     def _set_aside(self, taken: SealedRange, frames: tuple[Frame, ...], reason: str) -> bool:
         """True once all frames are kept as dead letters; False if the program stops first."""

@@ -285,6 +285,7 @@ class Reconciler:
         self._config = config or ReconcilerConfig()
         self._detector = detector
         self._arrived: list[pa.RecordBatch] = []
+        self._arrived_rows = 0
         self._queries = _Queries(store, wall_ns)
         self._sink = sink
         self._price = price
@@ -292,6 +293,7 @@ class Reconciler:
         self._observer = observer or _Silent()
         self._territory = territory or _Everything()
         self._released = False
+        """What the detector holds of open traces is not all of them: it has to start over."""
         self._clock = clock
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
@@ -329,10 +331,9 @@ class Reconciler:
             self._dirty.clear()
             self._cache.clear()
             self._cached_rows = 0
-            self._arrived.clear()
+            self._forget_arrived()
             self._records.clear()
             self._spilled_ms = self._overflow_ms = self._records_since_ms = None
-            self._released = True
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the running round. True if it finished in time; what is dirty stays so for the next start."""
@@ -349,7 +350,7 @@ class Reconciler:
                 dirty=len(self._dirty),
                 lag_s=0.0 if oldest is None else max(0.0, self._clock() - oldest),
                 spilled=self._spilled_ms is not None,
-                cached_rows=self._cached_rows,
+                cached_rows=max(self._cached_rows, self._arrived_rows),
                 traces=counts.traces,
                 rows=counts.rows,
                 read_back=counts.read_back,
@@ -399,6 +400,9 @@ class Reconciler:
     def _remember(self, rows: pa.RecordBatch) -> None:
         if self._detector is not None:
             self._arrived.append(rows)
+            self._arrived_rows += rows.num_rows
+            if self._arrived_rows > self._config.cached_rows_max and len(self._arrived) > 1:
+                self._forget_arrived()  # rounds fail or are slow: decisions read from the store what looks have missed
         self._cache.append(rows)
         self._cached_rows += rows.num_rows
         while self._cached_rows > self._config.cached_rows_max and self._cache:
@@ -407,6 +411,11 @@ class Reconciler:
             for key in _keys(oldest):
                 if key in self._dirty:
                     self._dirty[key].read = True
+
+    def _forget_arrived(self) -> None:
+        self._arrived.clear()
+        self._arrived_rows = 0
+        self._released = True
 
     def _loose_records(self, log_events: pa.RecordBatch) -> None:
         loose = log_events.filter(pa.array(is_one_of(log_events.column("trace_id"), ("",))))
@@ -489,6 +498,7 @@ class Reconciler:
             return
         with self._lock:
             arrived, self._arrived = self._arrived, []
+            self._arrived_rows = 0
         for rows in arrived:
             self._detector.arrived(rows)
         self._detector.look(self._detector.due())
@@ -612,7 +622,9 @@ class Reconciler:
             decision = decide(spans)
             self._still(term)
             corrections = self._correct(spans, decision, whole)
-            found = self._detector.decided(chosen.keys, known, spans) if self._detector is not None else {}
+            # a summary comes after the findings: without one there may be findings of a program that died in between
+            before = known.keys() | {key for key, entry in chosen.keys.items() if entry.read}
+            found = self._detector.decided(chosen.keys, before, spans) if self._detector is not None else {}
             self._still(term)
             self._summarise(spans, decision, known, found, began_ms)
         with self._lock:

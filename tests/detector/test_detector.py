@@ -188,6 +188,52 @@ def test_excerpts_can_be_left_out(world: World) -> None:
     assert "quota" not in str(found["evidence"])
 
 
+def test_a_finding_written_right_before_a_kill_is_withdrawn_when_late_spans_contradict_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    world.reconciler.tick()
+    world.take(rows(world, tool(2, 1), tool(6, 5), tool(10, 9)))
+    world.now_s += 2
+    with monkeypatch.context() as patch:
+        patch.setattr(world.sink, "write_traces", die)
+        with pytest.raises(KeyboardInterrupt):
+            world.reconciler.tick()
+    assert [found["count"] for found in world.findings()] == [3]
+    assert world.traces() == {}
+    world.journal.killed()
+    world.start()
+    world.take(rows(world, tool(4, 3, result="3 cats"), tool(8, 7, result="4 dogs"), agent()))
+    world.settle()
+    assert world.findings() == []
+
+
+def test_what_arrives_while_rounds_fail_is_bounded_in_memory_and_found_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    reconciler = world.start(cached_rows_max=20)
+    world.reconciler.tick()
+    world.take(rows(world, tool(2, 1)))
+    world.settle()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "read_arrow", fail)
+        reconciler.rebuild(0)
+        for number in range(3, 103):
+            world.take(rows(world, tool(number, number)))
+            world.now_s += 1
+            with pytest.raises(ConnectionError):
+                reconciler.tick()
+    assert reconciler.stats().cached_rows <= 40
+    world.settle()
+    (found,) = world.findings()
+    assert found["count"] == 101
+
+
 def same(findings: list[dict[str, Any]]) -> list[str]:
     """Findings without what depends on when the program looked."""
     left_out = ("detected_at", "version", "received_at", "tenant", "finding_id")

@@ -246,6 +246,16 @@ def test_requests_with_single_rows_the_store_refuses_are_kept_as_files(tmp_path:
     assert bench.observed.dead == [(2, "rows")]
 
 
+def test_rows_that_nobody_can_be_told_about_are_stored_and_do_not_stop_the_next(tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("cannot remember these")
+
+    bench = _bench(tmp_path, SealedRange("f:1-1", (_frame(1),)), SealedRange("f:2-2", (_frame(2),)))
+    bench.pipeline._on_stored = fail
+    bench.run_until(lambda: bench.journal.forgotten == ["f:1-1", "f:2-2"])
+    assert bench.sink.stored == [("f:1-1:v1", 1), ("f:2-2:v1", 1)]
+
+
 def test_dead_letters_keep_the_newest(tmp_path: Path) -> None:
     letters = DeadLetterFiles(tmp_path, keep=3)
 
