@@ -44,8 +44,8 @@ bench: setup
 
 # The crash, damage and mutation tests of `make test`, in full size: about an hour.
 chaos: setup
-	SPANWISE_KILLS=100 SPANWISE_DAMAGE=1000 SPANWISE_MUTATIONS=1000000 SPANWISE_HOSTILE=500 \
-		$(BIN)/pytest tests/chaos tests/detector tests/journal tests/kafka tests/native -s --timeout 7200
+	SPANWISE_KILLS=100 SPANWISE_DAMAGE=1000 SPANWISE_MUTATIONS=1000000 SPANWISE_HOSTILE=500 SPANWISE_ROLLUP_EXAMPLES=200 \
+		$(BIN)/pytest tests/chaos tests/detector tests/journal tests/kafka tests/native tests/rollups -s --timeout 7200
 
 # An abi3 wheel: installs and runs without a Rust toolchain.
 wheel: setup

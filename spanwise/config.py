@@ -41,6 +41,7 @@ from spanwise.drift import QualityDriftConfig
 from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
 from spanwise.pipeline import PipelineConfig
 from spanwise.reconciler import ReconcilerConfig
+from spanwise.rollups import RollupsConfig
 from spanwise.store import StoreConfig
 from spanwise.telemetry import TelemetryConfig
 from spanwise.web import WebConfig
@@ -91,6 +92,7 @@ class Config(BaseSettings):
     )
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told about findings.")
     reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
+    rollups: RollupsConfig = Field(default_factory=RollupsConfig, description="Sums of each minute.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,
         description="ClickHouse, embedded or on a server. Without a `dsn` it is embedded, in `data_dir`.",

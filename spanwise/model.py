@@ -20,6 +20,7 @@ _NANOS = pa.timestamp("ns", tz="UTC")
 _MILLIS = pa.timestamp("ms", tz="UTC")
 _MAP = pa.map_(pa.utf8(), pa.utf8())
 _MONEY = pa.decimal128(18, 9)
+_BUCKETS = pa.map_(pa.int16(), pa.uint64())
 _CONTENT = pa.list_(pa.struct([("key", pa.utf8()), ("form", pa.utf8()), ("hash", pa.utf8()), ("bytes", pa.uint32())]))
 _EVENTS = pa.list_(pa.struct([("time", _NANOS), ("name", pa.utf8()), ("attributes", _MAP), ("types", pa.utf8())]))
 _LINKS = pa.list_(
@@ -446,4 +447,77 @@ ALERT_DELIVERIES: Final = Table(
     shard_by="cityHash64(finding_id)",
 )
 
-TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS, ALERT_DELIVERIES)
+
+def _sum(name: str, doc: str) -> Column:
+    return Column(name, "UInt64", pa.uint64(), doc, "T64, ZSTD(1)")
+
+
+def _buckets(name: str, doc: str) -> Column:
+    return Column(name, "Map(Int16, UInt64)", _BUCKETS, doc, "ZSTD(1)")
+
+
+ROLLUP_1M: Final = Table(
+    "rollup_1m",
+    "Sums of one closed minute, recounted from its deduplicated GenAI spans whenever they change. Read the view "
+    "`rollup`, which adds what is not counted yet.",
+    (
+        _TENANT,
+        Column("minute", "DateTime('UTC')", pa.uint32(), "Start of the minute in which the spans started.", "ZSTD(1)"),
+        _lc("service", "As in `spans`, like the other dimensions."),
+        _lc("agent_name", "As the span states it."),
+        _lc("agent_version", "Likewise."),
+        _lc("operation", "Canonical `gen_ai.operation.name`."),
+        _lc("kind", "Class of span."),
+        _lc("provider", "Canonical `gen_ai.provider.name`."),
+        _lc("model", "Model: response, else request."),
+        _lc("tool_name", "Canonical `gen_ai.tool.name`."),
+        _sum("spans", "Distinct spans. 0: the group was counted once and has vanished since; the views leave it out."),
+        _sum("calls", "Spans that are not the repeat of another span's model call."),
+        _sum("errors", "The part of the calls with status error or an error type."),
+        _sum("tool_errors", "The part of the calls of kind tool that failed: as the producer says, else as `errors`."),
+        _sum("input_tokens", "Sum over usage_scope own, like the other tokens."),
+        _sum("output_tokens", "Reasoning included."),
+        _sum("cache_read_tokens", "Part of `input_tokens`."),
+        _sum("cache_write_tokens", "Part of `input_tokens`."),
+        _sum("reasoning_tokens", "Part of `output_tokens`."),
+        Column(
+            "cost_usd",
+            "Decimal(38, 9)",
+            pa.decimal128(38, 9),
+            "Sum over usage_scope own, USD: stored as the exact number of 10⁻⁹ USD.",
+            "ZSTD(1)",
+        ),
+        _sum("unpriced_calls", "Spans with usage_scope own and usage, but no price."),
+        _buckets(
+            "duration_buckets",
+            "Durations of the calls: how many lie in bucket b, which holds nanoseconds above 1.02^(b-1) up to 1.02^b. "
+            "`sumMap` merges them exactly; a quantile is at most 1 % off.",
+        ),
+        _buckets("first_chunk_buckets", "The same for the time to the first chunk, where it is known."),
+        Column("day", "Date", pa.date32(), "Partition: the UTC day of the minute."),
+        Column(
+            "received_at",
+            "DateTime64(3, 'UTC')",
+            _MILLIS,
+            "Receipt of the first span counted. TTLs count from here.",
+            "Delta, ZSTD(1)",
+        ),
+        Column("version", "UInt64", pa.uint64(), "When the count began, ns: the last one has seen everything."),
+    ),
+    order_by=(
+        "tenant",
+        "minute",
+        "service",
+        "agent_name",
+        "agent_version",
+        "operation",
+        "kind",
+        "provider",
+        "model",
+        "tool_name",
+    ),
+    version="version",
+    shard_by="cityHash64(tenant, minute)",
+)
+
+TABLES: Final = (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS, ALERT_DELIVERIES, ROLLUP_1M)

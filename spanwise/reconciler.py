@@ -220,6 +220,8 @@ class _Dirty:
     read: bool
     """The store may have rows of it that memory does not have."""
     touches: int = 1
+    found: bool = False
+    """Found in the store again: what was corrected of it may not have been told to `recount`."""
 
 
 @dataclass(slots=True)
@@ -265,7 +267,8 @@ class Reconciler:
     """Keeps spans and trace summaries right while rows keep arriving.
 
     `touched` is called with every stored batch, before the journal forgets it; everything else happens on one thread
-    of its own. Without `start`, `tick` does one round on the caller's thread.
+    of its own. Without `start`, `tick` does one round on the caller's thread. `recount` is called with rows that were
+    corrected, after they are stored.
     """
 
     def __init__(
@@ -279,10 +282,12 @@ class Reconciler:
         detector: Detection | None = None,
         observer: ReconcileObserver | None = None,
         territory: Territory | None = None,
+        recount: Callable[[pa.RecordBatch], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config = config or ReconcilerConfig()
+        self._recount = recount
         self._detector = detector
         self._arrived: list[pa.RecordBatch] = []
         self._arrived_rows = 0
@@ -537,6 +542,8 @@ class Reconciler:
             for (key, received, low, high), mine in zip(found, ours, strict=True):
                 if mine:
                     self._touch(key, now - self._config.quiet_s, received, low, high, 0, read=True)
+                    if key in self._dirty:
+                        self._dirty[key].found = True
                 self._latest_ms = max(self._latest_ms, received)
 
     def _find_of_records(self) -> None:
@@ -622,6 +629,7 @@ class Reconciler:
             decision = decide(spans)
             self._still(term)
             corrections = self._correct(spans, decision, whole)
+            self._recount_found(chosen, spans)
             # a summary comes after the findings: without one there may be findings of a program that died in between
             before = known.keys() | {key for key, entry in chosen.keys.items() if entry.read}
             found = self._detector.decided(chosen.keys, before, spans) if self._detector is not None else {}
@@ -653,6 +661,15 @@ class Reconciler:
             self._counts.read_back += len(read)
         parts += self._queries.spans(read)
         return latest(together(parts, NARROW))
+
+    def _recount_found(self, chosen: _Round, spans: pa.RecordBatch) -> None:
+        """Whoever stopped after storing a correction may not have told of it."""
+        found = pa.array(
+            [f"{tenant}\n{trace}" for (tenant, trace), entry in chosen.keys.items() if entry.found], pa.utf8()
+        )
+        if len(found):
+            corrected = spans.filter(pa.array(numbers(spans.column("version")) & 15 != 0))
+            self._recount(corrected.filter(compute.is_in(_joined(corrected), value_set=found)))
 
     # Log records
 
@@ -738,6 +755,7 @@ class Reconciler:
         if corrected is None or corrected.num_rows == 0:
             return 0
         self._sink.rewrite(corrected, _token("spans", corrected, (*identity, "version")))
+        self._recount(corrected)
         return corrected.num_rows
 
     def _summarise(

@@ -33,7 +33,10 @@ from spanwise.memory import return_freed_memory, share_heaps
 from spanwise.pipeline import DeadLetterFiles, Pipeline
 from spanwise.query import StoreQueries
 from spanwise.query.embedded import EmbeddedQueries
+from spanwise.reconciler import WATERMARK as RECONCILER_WATERMARK
 from spanwise.reconciler import Reconciler
+from spanwise.rollups import WATERMARK as ROLLUPS_WATERMARK
+from spanwise.rollups import Rollups
 from spanwise.store import Store, StoreConfigError, StoreError, open_store
 from spanwise.telemetry import Telemetry, version
 from spanwise.web import Sources, WebServer
@@ -48,6 +51,8 @@ log = structlog.get_logger(__name__)
 STOP_S = 25.0
 """Seconds a stop may take in all. Orchestrators need a little more before they kill."""
 _STOP_STARTING_S = 5.0
+_CLOCK_SKEW_S = 2.0
+"""Nodes of a cluster that keep time are closer than that."""
 _STOP_PART_S = 12.0
 
 
@@ -191,6 +196,17 @@ async def _work(
     stack.push_async_callback(alerts.stop)
     await _bind("alerts", alerts.start())
 
+    rollups = Rollups(
+        config.rollups,
+        store=store,
+        journal=journal,
+        keep_days=config.store.ttl_days.spans,
+        skew_s=_CLOCK_SKEW_S if config.store.cluster else 0.0,
+    )
+    telemetry.watch_rollups(rollups)
+    rollups.start()
+    stack.push_async_callback(asyncio.to_thread, rollups.stop, _STOP_PART_S)
+
     reconciler = Reconciler(
         config.reconcile,
         store=store,
@@ -200,6 +216,7 @@ async def _work(
         detector=_detector(config, store, sink, price, telemetry, alerts),
         observer=telemetry,
         territory=territory,
+        recount=rollups.touched,
     )
     telemetry.watch_reconciler(reconciler)
     reconciler.start()
@@ -211,7 +228,13 @@ async def _work(
 
     def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         telemetry.count_gen_ai(spans)
+        rollups.touched(spans)
         reconciler.touched(spans, log_events)
+
+    def rebuild(watermarks: Mapping[str, int]) -> None:
+        for name, part in ((ROLLUPS_WATERMARK, rollups), (RECONCILER_WATERMARK, reconciler)):
+            if name in watermarks:
+                part.rebuild(watermarks[name])
 
     plan = plan_json()
     pipeline = Pipeline(
@@ -230,7 +253,7 @@ async def _work(
         rows_version=hashlib.sha256(version().encode() + plan).hexdigest()[:8],
     )
     if not isinstance(journal, SqliteJournal):
-        await asyncio.to_thread(journal.start_reading, reconciler.rebuild, reconciler.release)
+        await asyncio.to_thread(journal.start_reading, rebuild, reconciler.release)
     pipeline.start()
     stack.push_async_callback(asyncio.to_thread, pipeline.stop, _STOP_PART_S)
     return lambda: {"unknown_models": sorted({model for _, model in list(price.unknown)})}

@@ -106,7 +106,7 @@ class WatchedKafka(Protocol):
 
 
 class WatchedPart(Protocol):
-    """A reconciler or detector that can be asked for figures, those of `_RECONCILER_METRICS` or `_DETECTOR_METRICS`."""
+    """A part that can be asked for figures: those of its table of metrics below."""
 
     def stats(self) -> object: ...
 
@@ -352,6 +352,10 @@ class Telemetry:
         """Read the figures of the webhooks at each scrape."""
         self.registry.register(_AlertsCollector(alerts))
 
+    def watch_rollups(self, rollups: WatchedPart) -> None:
+        """Read the figures of rollups at each scrape."""
+        self.registry.register(_PartCollector(rollups, _ROLLUPS_METRICS))
+
     # Pipeline
 
     def decoded(
@@ -542,11 +546,28 @@ _ALERT_METRICS: Final = (
     ("rejected", "alerts_rejected_findings", "counter", "Findings the receiver said it will never take."),
 )
 _ALERT_FAILURES: Final = ("alerts_failed_attempts", "Attempts to send that failed; most are made again.")
+_ROLLUPS_METRICS: Final = (
+    ("dirty", "rollups_dirty_minutes", "gauge", "Minutes of tenants that wait to be counted."),
+    ("lost", "rollups_lost", "gauge", "1 while more minutes wait than memory holds; they are found again."),
+    ("lag_s", "rollups_lag_seconds", "gauge", "How long the oldest of these that is due has been so."),
+    ("minutes", "rollups_counted_minutes", "counter", "Minutes counted, each time."),
+    ("seconds", "rollups_seconds", "counter", "Time spent counting."),
+    ("overflows", "rollups_overflows", "counter", "Minutes there was no room for: they are found again in the store."),
+    ("expired", "rollups_expired_minutes", "counter", "Changed minutes not counted: spans of them may be deleted."),
+    ("failures", "rollups_errors", "counter", "Rounds that failed and are tried again."),
+)
 _JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal refused: full, or failing.")
+_WATCHED_METRICS: Final = (
+    *_JOURNAL_METRICS,
+    *_KAFKA_METRICS,
+    *_RECONCILER_METRICS,
+    *_DETECTOR_METRICS,
+    *_ROLLUPS_METRICS,
+)
 _WATCHED_REFERENCE: Final = [
     *(
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, (), doc)
-        for _, name, type_, doc in (*_JOURNAL_METRICS, *_KAFKA_METRICS, *_RECONCILER_METRICS, *_DETECTOR_METRICS)
+        for _, name, type_, doc in _WATCHED_METRICS
     ),
     *(
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, ("webhook",), doc)

@@ -56,6 +56,15 @@ _INSERT_SETTINGS: Final = {
     "optimize_on_insert": 0,
 }
 
+_DERIVE_SETTINGS: Final = {
+    "async_insert": 0,
+    "optimize_on_insert": 0,
+    # Rows that are equal to those of an earlier count are news: they have a newer version.
+    "insert_deduplicate": 0,
+    "max_threads": 1,
+    "max_insert_threads": 1,
+}
+
 
 class TtlDays(BaseModel):
     """Days rows are kept after they were received, 0 for ever. Counted from arrival, so imported history stays."""
@@ -70,6 +79,7 @@ class TtlDays(BaseModel):
     alert_deliveries: int = Field(
         90, ge=0, description="Days it is kept which findings webhooks were told about, 0 for ever."
     )
+    rollup_1m: int = Field(400, ge=0, description="Days the sums of a minute are kept, 0 for ever.")
 
 
 class StoreTlsConfig(BaseModel):
@@ -371,6 +381,7 @@ class Store:
         self._target = _Target(config)
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._derive_lock = threading.Lock()
         self._closed = False
         self.cluster = Cluster(config.cluster, self.database) if config.cluster else None
         if config.migrate:
@@ -381,6 +392,7 @@ class Store:
             _EmbeddedInserter(self._target) if self._target.embedded else _ServerInserter(self._target)
         )
         self._reader: Client | None = None
+        self._deriver: Client | None = None
         self._readers: queue.LifoQueue[Client | None] = queue.LifoQueue()
         for _ in range(config.readers):
             self._readers.put(None)
@@ -441,6 +453,25 @@ class Store:
                 code, name = code_of(error)
                 words = " ".join(sql.split(None, 4)[:4])
                 raise StoreError(f"cannot run {words!r} in {self.place}", code=code, name=name) from None
+
+    def derive(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+        """Run an `INSERT ... SELECT` of the program itself, on a connection of its own and one thread of the engine:
+        no insert of what arrives waits for it. Raises StoreError."""
+        with self._derive_lock:
+            self._refuse_if_closed()
+            try:
+                if self._deriver is None:
+                    settings = {**_DERIVE_SETTINGS, **self._cluster_insert_settings()}
+                    settings |= READ_SETTINGS if self.cluster else {}
+                    timeout_s = self.config.insert_timeout_s
+                    self._deriver = self._target.client(settings, database=self.database, timeout_s=timeout_s)
+                self._deriver.command(sql, parameters=dict(params or {}))
+            except (DriverError, OSError) as error:
+                if self._deriver is not None:
+                    self._deriver.close()
+                    self._deriver = None
+                code, name = code_of(error)
+                raise StoreError(f"cannot derive rows in {self.place}", code=code, name=name) from None
 
     # Reading
 
@@ -537,6 +568,9 @@ class Store:
                     client.close()
         with self._read_lock:
             self._drop_reader()
+        with self._derive_lock:
+            if self._deriver is not None:
+                self._deriver.close()
         with self._write_lock:
             self._inserter.close()
             self._writer.close()

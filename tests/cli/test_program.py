@@ -183,7 +183,7 @@ def test_migrate_makes_the_schema_once_and_leaves_a_store_in_use_alone(
     first, second = (spanwise("migrate", "--data", str(place.parent)) for _ in range(2))
     used = spanwise("migrate", "--data", str(server.directory))
 
-    assert first.out.splitlines()[:2] == [migration.name for migration in migrations()]
+    assert first.out.splitlines()[: len(migrations())] == [migration.name for migration in migrations()]
     assert first.out.endswith(ready)
     assert (second.code, second.out) == (0, ready)
     assert used.code == 1

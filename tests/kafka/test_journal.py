@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -184,17 +184,18 @@ def _stored_after(journal: KafkaJournal, taken: SealedRange) -> SealedRange:
     return taken
 
 
-def test_the_watermark_comes_back_with_the_partitions(cluster: Cluster, tmp_path: Path) -> None:
+def test_watermarks_come_back_with_the_partitions(cluster: Cluster, tmp_path: Path) -> None:
     config = made(journal_config(cluster.addresses))
     with reading(config, tmp_path / "first") as journal:
-        journal.set_meta("any", "1234567")
+        journal.set_meta("one", "1234567")
+        journal.set_meta("other", "89")
         append(journal, one(1))
         _taken(journal)
-    told: list[int] = []
+    told: list[Mapping[str, int]] = []
     with reading(config, tmp_path / "second", assigned=told.append) as journal:
         append(journal, one(2))
         _taken(journal)
-    assert told == [1234567]
+    assert told == [{"one": 1234567, "other": 89}]
 
 
 def test_traces_belong_to_the_worker_that_reads_their_partition(cluster: Cluster, tmp_path: Path) -> None:

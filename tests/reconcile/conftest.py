@@ -25,7 +25,7 @@ Row = dict[str, Any]
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     directory: Path = tmp_path_factory.mktemp("store")
     for_ever = TtlDays(
-        spans=0, content=0, log_events=0, traces=0, findings=0, alert_deliveries=0
+        spans=0, content=0, log_events=0, traces=0, findings=0, alert_deliveries=0, rollup_1m=0
     )  # the rows of these tests are from last June
     opened = open_store(Store(StoreConfig(dsn=SecretStr(f"chdb://{directory}"), ttl_days=for_ever)))
     yield opened

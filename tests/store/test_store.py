@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from sinks import ClickHouseSink, ClickHouseSinkConfig
-from spanwise.model import ALERT_DELIVERIES, CONTENT, FINDINGS, LOG_EVENTS, SPANS, TABLES, TRACES, Table
+from spanwise.model import ALERT_DELIVERIES, CONTENT, FINDINGS, LOG_EVENTS, ROLLUP_1M, SPANS, TABLES, TRACES, Table
 from spanwise.stage import OverloadedError, RejectedError
 from spanwise.store import Store, StoreConfig, StoreConfigError, StoreError, TtlDays, open_store
 from spanwise.store.migrate import Migration, apply_options, migrate, migrations, prove_deduplication
@@ -499,4 +499,4 @@ def test_bad_dsn_is_refused_with_a_sentence(dsn: str, words: str) -> None:
 
 
 def test_tables_are_the_ones_of_the_model() -> None:
-    assert TABLES == (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS, ALERT_DELIVERIES)
+    assert TABLES == (SPANS, CONTENT, LOG_EVENTS, TRACES, FINDINGS, ALERT_DELIVERIES, ROLLUP_1M)

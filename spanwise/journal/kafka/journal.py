@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,8 @@ class KafkaJournal:
         self._loop = LoopThread("spanwise-kafka")
         self._writer: Writer | None = None
         self._reader: Reader | None = None
-        self._watermark = ""
+        self._watermarks: Mapping[str, int] = {}
+        self._watermarks_lock = threading.Lock()
         try:
             self._connection = _connection(config)
             self._check()
@@ -132,16 +134,16 @@ class KafkaJournal:
 
     # Workers
 
-    def start_reading(self, on_assigned: Callable[[int], None], on_revoked: Callable[[], None]) -> None:
+    def start_reading(self, on_assigned: Callable[[Mapping[str, int]], None], on_revoked: Callable[[], None]) -> None:
         """Join the consumer group.
 
-        When partitions arrive `on_assigned` gets the lowest watermark (ms) committed with them, if there is one; when
+        When partitions arrive `on_assigned` gets the lowest watermarks (ms by name) committed with them; when
         they go `on_revoked` is called after what was begun is stored. Both come from the journal's thread and must be
         quick.
         """
 
         async def start() -> Reader:
-            reader = Reader(self._config, self._connection, self._loop, self._set_aside, lambda: self._watermark)
+            reader = Reader(self._config, self._connection, self._loop, self._set_aside, lambda: self._watermarks)
             reader.start(on_assigned, on_revoked)
             return reader
 
@@ -161,13 +163,14 @@ class KafkaJournal:
     def pending_bytes(self) -> int:
         return self._reader.pending_bytes if self._reader is not None else 0
 
-    def get_meta(self, key: str) -> str | None:  # noqa: ARG002 - there is one note, the watermark
-        """The watermark of this process; before there is one, now: what is older comes with the partitions."""
-        return self._watermark or str(self._wall_clock_ns() // 1_000_000)
+    def get_meta(self, key: str) -> str | None:
+        """That watermark of this process; before there is one, now: what is older comes with the partitions."""
+        return str(self._watermarks.get(key, self._wall_clock_ns() // 1_000_000))
 
-    def set_meta(self, key: str, value: str) -> None:  # noqa: ARG002
-        """Keep the watermark; it goes with every commit of every partition."""
-        self._watermark = value
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a watermark; it goes with every commit of every partition."""
+        with self._watermarks_lock:
+            self._watermarks = {**self._watermarks, key: int(value)}
 
     def owned(self, trace_ids: Sequence[str]) -> list[bool]:
         """Of each trace (32 hex digits) whether its partition is ours."""

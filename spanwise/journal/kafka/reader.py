@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -80,7 +80,7 @@ class _Partition:
     bytes: int = 0
     open: deque[_Open] = field(default_factory=deque)
     sealed_at: int = 0
-    noted: str = ""
+    noted: Mapping[str, int] = field(default_factory=dict)
     behind: bool = False
     """The last commit did not work."""
 
@@ -121,7 +121,7 @@ class Reader:
         connection: dict[str, Any],
         loop: LoopThread,
         set_aside: SetAside,
-        watermark: Callable[[], str],
+        watermarks: Callable[[], Mapping[str, int]],
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -129,7 +129,7 @@ class Reader:
         self._connection = connection
         self._loop = loop
         self._put_aside = set_aside
-        self._watermark = watermark
+        self._watermarks = watermarks
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -147,13 +147,13 @@ class Reader:
         self._alive_s = monotonic()
         self._lapsed = False
         self._task: asyncio.Task[None] | None = None
-        self._on_assigned: Callable[[int], None] = lambda _: None
+        self._on_assigned: Callable[[Mapping[str, int]], None] = lambda _: None
         self._on_revoked: Callable[[], None] = lambda: None
         self.counts = ReaderCounts()
 
     # Life, on the loop
 
-    def start(self, on_assigned: Callable[[int], None], on_revoked: Callable[[], None]) -> None:
+    def start(self, on_assigned: Callable[[Mapping[str, int]], None], on_revoked: Callable[[], None]) -> None:
         """Join the group, on the loop; see `KafkaJournal.start_reading`."""
         self._on_assigned, self._on_revoked = on_assigned, on_revoked
         self._task = asyncio.ensure_future(self._run())
@@ -306,15 +306,15 @@ class Reader:
         if consumer is None:
             return
         notes = await self._committed(arrived)
-        marks = []
+        lowest: dict[str, int] = {}
         parts = {}
         for at in arrived:
-            offset, planned, mark = _read_metadata(notes.get(at))
-            if mark is not None:
-                marks.append(mark)
+            offset, planned, marks = _read_metadata(notes.get(at))
+            for name, mark in marks.items():
+                lowest[name] = min(mark, lowest.get(name, mark))
             parts[at] = _Partition(offset, deque(planned), next=offset, position=offset or 0)
-        if marks:
-            self._on_assigned(min(marks))
+        if lowest:
+            self._on_assigned(lowest)
         with self._lock:
             for topic in self._config.signals:
                 self._count_of[topic] = len(consumer.partitions_for_topic(topic) or ())
@@ -399,7 +399,7 @@ class Reader:
             raise _GoneError
         offsets = {}
         with self._lock:
-            mark = self._watermark()
+            marks = self._watermarks()
             for at in ours:
                 part = self._partitions.get(at)
                 if part is None:
@@ -408,10 +408,10 @@ class Reader:
                     continue
                 ends = [[opened.end, opened.tries] for opened in part.open] + [list(plan) for plan in part.planned]
                 note: dict[str, Any] = {"planned": ends} if ends else {}
-                if mark:
-                    note["watermark_ms"] = int(mark)
+                if marks:
+                    note["watermarks_ms"] = marks
                 offsets[at] = OffsetAndMetadata(part.committed, json.dumps(note, separators=(",", ":")))
-                part.noted = mark
+                part.noted = marks
                 part.behind = True
         if not offsets:
             return
@@ -427,11 +427,11 @@ class Reader:
 
     async def _commit_notes(self) -> None:
         with self._lock:
-            mark = self._watermark()
+            marks = self._watermarks()
             old = (
                 []
                 if self._moving
-                else [at for at, part in self._partitions.items() if part.behind or part.noted != mark]
+                else [at for at, part in self._partitions.items() if part.behind or part.noted != marks]
             )
         if old:
             with suppress(_GoneError):
@@ -647,15 +647,15 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._assigned(assigned)
 
 
-def _read_metadata(found: OffsetAndMetadata | None) -> tuple[int | None, list[_Plan], int | None]:
-    """Offset, planned ranges and watermark of a committed offset; what others wrote there counts as nothing."""
+def _read_metadata(found: OffsetAndMetadata | None) -> tuple[int | None, list[_Plan], dict[str, int]]:
+    """Offset, planned ranges and watermarks of a committed offset; what others wrote there counts as nothing."""
     if found is None or found.offset < 0:
-        return None, [], None
+        return None, [], {}
     try:
         note = json.loads(found.metadata or "{}")
         planned = [_Plan(int(end), int(tries)) for end, tries in note.get("planned", ())]
-        mark = note.get("watermark_ms")
-        return found.offset, planned, None if mark is None else int(mark)
+        marks = {str(name): int(mark) for name, mark in note.get("watermarks_ms", {}).items()}
+        return found.offset, planned, marks
     except (ValueError, TypeError, AttributeError):
         _log.warning("the metadata of a committed offset is not ours")
-        return found.offset, [], None
+        return found.offset, [], {}

@@ -237,3 +237,38 @@ PARTITION BY day
 ORDER BY (webhook, finding_id, severity)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'Which webhook was told about which finding, and how bad it was then. What is not here is still to be sent.';
+
+CREATE TABLE IF NOT EXISTS rollup_1m
+(
+    `tenant` LowCardinality(String) COMMENT 'Owner of the row: taken from the sender\'s token, never from the payload.',
+    `minute` DateTime('UTC') COMMENT 'Start of the minute in which the spans started.' CODEC(ZSTD(1)),
+    `service` LowCardinality(String) COMMENT 'As in `spans`, like the other dimensions.',
+    `agent_name` LowCardinality(String) COMMENT 'As the span states it.',
+    `agent_version` LowCardinality(String) COMMENT 'Likewise.',
+    `operation` LowCardinality(String) COMMENT 'Canonical `gen_ai.operation.name`.',
+    `kind` LowCardinality(String) COMMENT 'Class of span.',
+    `provider` LowCardinality(String) COMMENT 'Canonical `gen_ai.provider.name`.',
+    `model` LowCardinality(String) COMMENT 'Model: response, else request.',
+    `tool_name` LowCardinality(String) COMMENT 'Canonical `gen_ai.tool.name`.',
+    `spans` UInt64 COMMENT 'Distinct spans. 0: the group was counted once and has vanished since; the views leave it out.' CODEC(T64, ZSTD(1)),
+    `calls` UInt64 COMMENT 'Spans that are not the repeat of another span\'s model call.' CODEC(T64, ZSTD(1)),
+    `errors` UInt64 COMMENT 'The part of the calls with status error or an error type.' CODEC(T64, ZSTD(1)),
+    `tool_errors` UInt64 COMMENT 'The part of the calls of kind tool that failed: as the producer says, else as `errors`.' CODEC(T64, ZSTD(1)),
+    `input_tokens` UInt64 COMMENT 'Sum over usage_scope own, like the other tokens.' CODEC(T64, ZSTD(1)),
+    `output_tokens` UInt64 COMMENT 'Reasoning included.' CODEC(T64, ZSTD(1)),
+    `cache_read_tokens` UInt64 COMMENT 'Part of `input_tokens`.' CODEC(T64, ZSTD(1)),
+    `cache_write_tokens` UInt64 COMMENT 'Part of `input_tokens`.' CODEC(T64, ZSTD(1)),
+    `reasoning_tokens` UInt64 COMMENT 'Part of `output_tokens`.' CODEC(T64, ZSTD(1)),
+    `cost_usd` Decimal(38, 9) COMMENT 'Sum over usage_scope own, USD: stored as the exact number of 10⁻⁹ USD.' CODEC(ZSTD(1)),
+    `unpriced_calls` UInt64 COMMENT 'Spans with usage_scope own and usage, but no price.' CODEC(T64, ZSTD(1)),
+    `duration_buckets` Map(Int16, UInt64) COMMENT 'Durations of the calls: how many lie in bucket b, which holds nanoseconds above 1.02^(b-1) up to 1.02^b. `sumMap` merges them exactly; a quantile is at most 1 % off.' CODEC(ZSTD(1)),
+    `first_chunk_buckets` Map(Int16, UInt64) COMMENT 'The same for the time to the first chunk, where it is known.' CODEC(ZSTD(1)),
+    `day` Date COMMENT 'Partition: the UTC day of the minute.',
+    `received_at` DateTime64(3, 'UTC') COMMENT 'Receipt of the first span counted. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `version` UInt64 COMMENT 'When the count began, ns: the last one has seen everything.'
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY day
+ORDER BY (tenant, minute, service, agent_name, agent_version, operation, kind, provider, model, tool_name)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
+COMMENT 'Sums of one closed minute, recounted from its deduplicated GenAI spans whenever they change. Read the view `rollup`, which adds what is not counted yet.';
