@@ -34,7 +34,7 @@ class QualityDriftConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     enabled: bool = Field(True, description="Look for it.")
-    every_s: float = Field(300.0, ge=10, description="Seconds between two comparisons.")
+    every_s: float = Field(300.0, ge=1, description="Seconds between two comparisons.")
     recent_hours: float = Field(1.0, gt=0, le=24, description="How much is compared.")
     baseline_hours: float = Field(24.0, gt=0, le=24 * 14, description="With how much before it.")
     samples_min: int = Field(100, ge=10, description="Calls needed on both sides.")

@@ -15,7 +15,7 @@ PLANTED = "planted"
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     directory = tmp_path_factory.mktemp("alerts") / "data"
-    with RunningServer(directory, SPANWISE_QUALITY_DRIFT__EVERY_S="10") as running:
+    with RunningServer(directory, SPANWISE_QUALITY_DRIFT__EVERY_S="2") as running:
         for play in FAILURES.values():
             with Agents(running.grpc, PLANTED) as agents:
                 play(agents)

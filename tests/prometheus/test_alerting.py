@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -88,7 +89,9 @@ def test_a_loop_that_still_runs_is_told_in_chat_and_on_call_once_it_gets_worse(
         call(3)
         monitoring.on_call.wait_for("/chat", loop | {"severity": "warning"})
         call(2)
+        exported = time.monotonic()
         alert = monitoring.on_call.wait_for("/on-call", loop | {"severity": "high"})
+        print(f"the person on call was told {time.monotonic() - exported:.1f} s after the fifth call")
         # nobody had to wait for the agent to end
         assert server.count("SELECT count() FROM spans FINAL WHERE service = 'looping' AND kind = 'agent'") == 0
     provider.shutdown()
