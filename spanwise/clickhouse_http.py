@@ -76,7 +76,7 @@ class ClickHouseConfig(BaseModel):
     )
     insecure: bool = Field(False, description="Allow listening beyond this machine without `web.tokens`.")
     queries_concurrent: int = Field(4, ge=1, le=64, description="Queries that run at once.")
-    queries_queue: int = Field(32, ge=0, le=1024, description="Queries that wait; further ones are refused.")
+    queries_queue: int = Field(128, ge=0, le=1024, description="Queries that wait; further ones are refused.")
     queue_timeout_s: float = Field(10, gt=0, description="How long a query waits for its turn before it is refused.")
     query_timeout_s: int = Field(30, ge=1, description="Longest run time of a query.")
     query_memory_bytes: int = Field(512 << 20, ge=64 << 20, description="Most memory a query may use.")
