@@ -51,7 +51,6 @@ class Column:
     decimals: int | None = None
     bar: bool = False
     wrap: bool = False
-    hidden: bool = False
 
     def json(self, name: str) -> Json:
         properties: list[Json] = []
@@ -77,9 +76,8 @@ class Column:
             add("custom.cellOptions", {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"})
             add("min", 0)
         if self.wrap:
-            add("custom.cellOptions", {"type": "auto", "wrapText": True})
-        if self.hidden:
-            add("custom.hidden", True)
+            add("custom.wrapText", True)  # Grafana 13
+            add("custom.cellOptions", {"type": "auto", "wrapText": True})  # and before
         return {"matcher": {"id": "byName", "options": name}, "properties": properties}
 
 

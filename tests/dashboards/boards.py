@@ -41,7 +41,9 @@ def _questions() -> Iterator[Question]:
 
 
 EVERY_QUESTION = list(_questions())
-QUESTIONS = list({one.sql: one for one in reversed(EVERY_QUESTION)}.values())
+QUESTIONS = [
+    one for at, one in enumerate(EVERY_QUESTION) if one.sql not in {other.sql for other in EVERY_QUESTION[:at]}
+]
 """Each once: dashboards share their variables."""
 
 

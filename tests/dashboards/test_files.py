@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from deploy.grafana.generate import FOLDER, dashboards, text
 from spanwise.telemetry import Telemetry
 from tests.dashboards.boards import BOARDS
+from tests.prometheus.rules import installed, metric_names
 
 GRAFANA = FOLDER.parent
 
@@ -140,12 +142,28 @@ def expressions() -> dict[str, str]:
 
 
 def test_expressions_name_only_metrics_that_spanwise_has() -> None:
-    has = {metric.name for metric in Telemetry().reference} | {"up"}
+    has = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
     for metric in Telemetry().reference:
-        has |= {f"{metric.name}_bucket"} if metric.type == "histogram" else set()
+        has |= {metric.name, f"{metric.name}_bucket"} if metric.type == "histogram" else {metric.name}
+
     for title, expression in expressions().items():
-        for name in re.findall(r"\b(spanwise_\w+|up)\b(?=\{)", expression):
-            assert name in has, f"{title}: {name}"
+        assert metric_names(expression) <= has, title
+
+
+def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
+    promtool = installed("promtool")
+    chosen = {"__rate_interval": "1m", "job": "spanwise", "instance": ".+"}
+    rules = [
+        {"record": f"panel:{index}", "expr": re.sub(r"\$(\w+)", lambda name: chosen[name[1]], expression)}
+        for index, expression in enumerate(expressions().values())
+    ]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}), encoding="utf-8")
+
+    done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert f"{len(rules)} rules found" in done.stdout
 
 
 @pytest.mark.parametrize("environment", ["embedded.env", "server.env"])
