@@ -31,7 +31,7 @@ lint: setup
 
 test: lint
 	cargo test --manifest-path native/Cargo.toml --quiet
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile -rs
 
 bench-detect: setup
 	$(BIN)/python -m bench.score
