@@ -390,7 +390,7 @@ class Tables:
             "kinds": ["", *self.kinds.kinds],
             "operations": self.kinds.operation,
             "operation_names": [[name, _meaning(m)] for name, m in self.kinds.operation_name.items()],
-            "targets": {name: t.model_dump(include={"column", "type"}) for name, t in self.targets.items()},
+            "targets": {name: t.model_dump(include={"column", "type"}) for name, t in sorted(self.targets.items())},
             "providers": {raw: name for name, spellings in self.providers.canonical.items() for raw in spellings}
             | dict.fromkeys(self.providers.not_providers, ""),
             "finish_reasons": {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -25,6 +28,23 @@ def copy(tmp_path: Path) -> Path:
 
 def test_the_engine_accepts_the_plan() -> None:
     _native.Decoder(plan_json())
+
+
+def test_every_process_makes_the_same_plan() -> None:
+    """It is part of the token that a range is stored under, and a restart must send the range under the same."""
+    program = "from processors.normalise import plan_json; import sys; sys.stdout.buffer.write(plan_json())"
+    plans = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+
+    assert plans == [plan_json(), plan_json()]
 
 
 def test_priorities_are_unique_and_ascending() -> None:

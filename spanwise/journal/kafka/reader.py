@@ -59,10 +59,12 @@ class _Open:
     first: int
     end: int
     tries: int
+    first_ms: int
+    """Time of the first record: the offsets of a topic that is deleted and made anew begin at 0 again."""
     done: bool = False
 
     def token(self, at: TopicPartition) -> str:
-        return f"{at.topic}:{at.partition}:{self.first}-{self.end - 1}"
+        return f"{at.topic}:{at.partition}:{self.first}-{self.end - 1}@{self.first_ms}"
 
 
 @dataclass(slots=True)
@@ -516,7 +518,7 @@ class Reader:
                 records.append(self._popped(part))
                 size += len(records[-1].value)
             end, tries = records[-1].offset + 1, 1
-        opened = _Open(first, end, tries)
+        opened = _Open(first, end, tries, records[0].timestamp_ms if records else 0)
         part.open.append(opened)
         part.next = end
         return opened, records, plan
