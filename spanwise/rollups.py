@@ -57,8 +57,12 @@ class RollupsConfig(BaseModel):
 
     close_s: float = Field(15.0, ge=0, description="A minute is counted this long after its end.")
     late_s: float = Field(
-        30.0, ge=0, description="A minute that was counted is counted again this long after its spans changed."
+        60.0,
+        ge=0,
+        description="A minute that was counted is counted again this long after its spans changed, and each time it "
+        "changes again after twice as long.",
     )
+    late_max_s: float = Field(600.0, ge=0, description="But after this long at most.")
     tick_s: float = Field(1.0, gt=0, description="Pause between two looks at what is due.")
     minutes_per_query: int = Field(60, ge=1, le=1_440, description="Most minutes counted in one statement.")
     dirty_max: int = Field(
@@ -155,6 +159,8 @@ class Rollups:
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
         self._dirty: dict[_Minute, _Dirty] = {}
+        self._counted: dict[_Minute, int] = {}
+        """How often minutes were counted, the last `dirty_max` of them."""
         since = journal.get_meta(WATERMARK)
         self._sweep: _Sweep | None = _Sweep(int(since) if since else 0)  # all there is, if nothing tells
         self._lost_ms: int | None = None
@@ -203,10 +209,10 @@ class Rollups:
         with self._lock:
             for minute, received_ms in found:
                 self._latest_ms = max(self._latest_ms, received_ms)
-                self._touch(minute, received_ms, self._config.late_s)
+                self._touch(minute, received_ms)
             self._note()
 
-    def _touch(self, minute: _Minute, received_ms: int, late_s: float) -> None:
+    def _touch(self, minute: _Minute, received_ms: int, *, late: bool = True) -> None:
         entry = self._dirty.get(minute)
         if entry is not None:
             entry.touches += 1
@@ -220,8 +226,13 @@ class Rollups:
         now_s, end_s = self._now_s(), minute[0] + _MINUTE_S
         # an end that lies ahead by more than a day is no minute that will close
         open_still = now_s < end_s + self._config.close_s and end_s - now_s < _DAY_S
-        due_s = end_s + self._config.close_s if open_still else now_s + late_s
+        due_s = end_s + self._config.close_s if open_still else now_s + (self._late_s(minute) if late else 0.0)
         self._dirty[minute] = _Dirty(due_s, received_ms, now_s)
+
+    def _late_s(self, minute: _Minute) -> float:
+        """Traces that end long after they began change their first minutes for as long as they last."""
+        counted = min(self._counted.get(minute, 0), 32)
+        return min(self._config.late_s * 2 ** max(counted - 1, 0), self._config.late_max_s)
 
     def _lose(self, received_ms: int) -> None:
         self._lost_ms = received_ms if self._lost_ms is None else min(self._lost_ms, received_ms)
@@ -269,11 +280,14 @@ class Rollups:
 
     def _settle(self, minute: _Minute, touches: int, now_s: float) -> None:
         entry = self._dirty[minute]
+        self._counted[minute] = self._counted.pop(minute, 0) + 1
+        if len(self._counted) > self._config.dirty_max:
+            del self._counted[next(iter(self._counted))]
         # Another process may have begun to count before that, by a clock that is ahead: its version would win.
         if entry.touches == touches and now_s - entry.touched_s >= self._skew_s:
             del self._dirty[minute]
         else:
-            entry.due_s = self._now_s() + self._config.late_s
+            entry.due_s = self._now_s() + self._late_s(minute)
 
     def _parts(self, minutes: list[_Minute]) -> Iterable[list[_Minute]]:
         """Cut into statements, all tenants of a minute together: views take it as counted as soon as one is."""
@@ -318,7 +332,7 @@ class Rollups:
         with self._lock:
             for minute, received_ms in found:
                 self._latest_ms = max(self._latest_ms, received_ms)
-                self._touch(minute, received_ms, 0)
+                self._touch(minute, received_ms, late=False)
             if len(found) == room:
                 sweep.after = found[-1][0]
             else:

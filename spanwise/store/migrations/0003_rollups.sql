@@ -79,7 +79,7 @@ FROM rollup_live
 WHERE minute > (
     SELECT max(minute) FROM rollup_1m WHERE minute <= now() AND day = (SELECT max(day) FROM rollup_1m WHERE day <= today())
 )
-COMMENT 'Sums by minute: the closed minutes from `rollup_1m`, later ones counted from the spans as you ask. A span that comes late for a closed minute is in it about half a minute later.';
+COMMENT 'Sums by minute: the closed minutes from `rollup_1m`, later ones counted from the spans as you ask. A span that comes late for a closed minute is in it a minute or more later, see docs/rollups.md.';
 
 CREATE VIEW IF NOT EXISTS rollup_1h AS
 SELECT
