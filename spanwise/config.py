@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Self, TypeAlias
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, Discriminator, Field, SecretStr, Tag, ValidationError, model_validator
+from pydantic import BaseModel, Discriminator, Field, SecretStr, Tag, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import (
@@ -35,6 +35,7 @@ from processors.price import PriceConfig
 from receiver.config import ReceiverConfig
 from sinks.clickhouse import ClickHouseSinkConfig
 from sinks.webhook import AlertsConfig
+from spanwise.budgets import BudgetConfig
 from spanwise.clickhouse_http import ClickHouseConfig
 from spanwise.detector import DetectConfig
 from spanwise.drift import QualityDriftConfig
@@ -93,6 +94,9 @@ class Config(BaseSettings):
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="Who is told about findings.")
     reconcile: ReconcilerConfig = Field(default_factory=ReconcilerConfig, description="Traces decided as a whole.")
     rollups: RollupsConfig = Field(default_factory=RollupsConfig, description="Sums of each minute.")
+    budgets: list[BudgetConfig] = Field(
+        default_factory=list, max_length=100, description="Limits of cost and tokens, and when to warn."
+    )
     store: StoreConfig = Field(
         default_factory=StoreConfig,
         description="ClickHouse, embedded or on a server. Without a `dsn` it is embedded, in `data_dir`.",
@@ -105,6 +109,14 @@ class Config(BaseSettings):
         "tools. Its tokens are `web.tokens`.",
     )
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig, description="Metrics and logs of the process.")
+
+    @field_validator("budgets")
+    @classmethod
+    def _budget_names_differ(cls, budgets: list[BudgetConfig]) -> list[BudgetConfig]:
+        names = [budget.name for budget in budgets]
+        if again := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two budgets are named {again[0]}: give each a name of its own")
+        return budgets
 
     @model_validator(mode="after")
     def _brokers_answer_first(self) -> Self:
@@ -381,6 +393,8 @@ def config_reference() -> str:
         if models:
             lines += ["", f"## {name}", "", info.description or "", ""]
         for model in models:
+            if _is_list(info):
+                name = f"{name}[]"  # noqa: PLW2901
             if len(models) > 1:
                 lines += [f"### `{name}.kind: {_kind(model)}`", "", f"{model.__doc__}", ""]
             lines += [*_section_tables(name, model), *([""] if model is not models[-1] else [])]

@@ -232,7 +232,7 @@ class Rollups:
     def _late_s(self, minute: _Minute) -> float:
         """Traces that end long after they began change their first minutes for as long as they last."""
         counted = min(self._counted.get(minute, 0), 32)
-        return min(self._config.late_s * 2 ** max(counted - 1, 0), self._config.late_max_s)
+        return min(self._config.late_s * float(1 << max(counted - 1, 0)), self._config.late_max_s)
 
     def _lose(self, received_ms: int) -> None:
         self._lost_ms = received_ms if self._lost_ms is None else min(self._lost_ms, received_ms)

@@ -24,6 +24,7 @@ from receiver import Receiver
 from sinks.clickhouse import ClickHouseSink
 from sinks.webhook import Alerts
 from spanwise._native import Decoder
+from spanwise.budgets import Budgets
 from spanwise.clickhouse_http import ClickHouseServer
 from spanwise.config import Config
 from spanwise.detector import Detector
@@ -225,6 +226,11 @@ async def _work(
     drift = QualityDrift(config.quality_drift, store=store, sink=sink, observer=telemetry)
     drift.start()
     stack.push_async_callback(asyncio.to_thread, drift.stop, _STOP_PART_S)
+
+    budgets = Budgets(config.budgets, store=store, sink=sink, observer=telemetry)
+    telemetry.watch_budgets(budgets)
+    budgets.start()
+    stack.push_async_callback(asyncio.to_thread, budgets.stop, _STOP_PART_S)
 
     def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         telemetry.count_gen_ai(spans)

@@ -125,6 +125,40 @@ class WatchedAlerts(Protocol):
     def stats(self) -> Mapping[str, AlertFigures]: ...
 
 
+class BudgetFigures(Protocol):
+    """One budget, in its unit."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def limit(self) -> float: ...
+    @property
+    def spent(self) -> float: ...
+    @property
+    def forecast(self) -> float: ...
+    @property
+    def used_ratio(self) -> float: ...
+
+
+class BudgetsFigures(Protocol):
+    """All budgets, and how looking at them goes."""
+
+    @property
+    def budgets(self) -> Sequence[BudgetFigures]: ...
+    @property
+    def looked_at_s(self) -> float: ...
+    @property
+    def failures(self) -> int: ...
+
+
+class WatchedBudgets(Protocol):
+    """Budgets that can be asked for figures."""
+
+    def stats(self) -> BudgetsFigures: ...
+
+
 class LabelLimit:
     """Lets the first `values_max` distinct values of one label through and turns the rest into `other`."""
 
@@ -352,6 +386,10 @@ class Telemetry:
         """Read the figures of the webhooks at each scrape."""
         self.registry.register(_AlertsCollector(alerts))
 
+    def watch_budgets(self, budgets: WatchedBudgets) -> None:
+        """Read the figures of budgets at each scrape."""
+        self.registry.register(_BudgetsCollector(budgets))
+
     def watch_rollups(self, rollups: WatchedPart) -> None:
         """Read the figures of rollups at each scrape."""
         self.registry.register(_PartCollector(rollups, _ROLLUPS_METRICS))
@@ -556,6 +594,21 @@ _ROLLUPS_METRICS: Final = (
     ("expired", "rollups_expired_minutes", "counter", "Changed minutes not counted: spans of them may be deleted."),
     ("failures", "rollups_errors", "counter", "Rounds that failed and are tried again."),
 )
+_BUDGET_METRICS: Final = (
+    ("limit", "budget_limit", ("budget", "unit"), "Limit of the budget, in its unit: usd or tokens."),
+    ("spent", "budget_spent", ("budget", "unit"), "What its window has used so far, counted from rollups."),
+    (
+        "forecast",
+        "budget_forecast",
+        ("budget", "unit"),
+        "What it will have used at the end, if it goes on so.",
+    ),
+    ("used_ratio", "budget_used_ratio", ("budget",), "Used part of the limit: 1 is all of it."),
+)
+_BUDGETS_METRICS: Final = (
+    ("looked_at_s", "budgets_looked_at_seconds", "gauge", "Unix time of the last look at the budgets."),
+    ("failures", "budgets_errors", "counter", "Looks at the budgets that failed and are tried again."),
+)
 _JOURNAL_REFUSED: Final = ("journal_refused_requests", "Requests the journal refused: full, or failing.")
 _WATCHED_METRICS: Final = (
     *_JOURNAL_METRICS,
@@ -563,6 +616,7 @@ _WATCHED_METRICS: Final = (
     *_RECONCILER_METRICS,
     *_DETECTOR_METRICS,
     *_ROLLUPS_METRICS,
+    *_BUDGETS_METRICS,
 )
 _WATCHED_REFERENCE: Final = [
     *(
@@ -573,6 +627,7 @@ _WATCHED_REFERENCE: Final = [
         MetricDoc(f"spanwise_{name}{'_total' if type_ == 'counter' else ''}", type_, ("webhook",), doc)
         for _, name, type_, doc in _ALERT_METRICS
     ),
+    *(MetricDoc(f"spanwise_{name}", "gauge", labels, doc) for _, name, labels, doc in _BUDGET_METRICS),
     MetricDoc(f"spanwise_{_ALERT_FAILURES[0]}_total", "counter", ("webhook", "reason"), _ALERT_FAILURES[1]),
     MetricDoc(f"spanwise_{_JOURNAL_REFUSED[0]}_total", "counter", ("reason",), _JOURNAL_REFUSED[1]),
     MetricDoc(f"spanwise_{_KAFKA_LAG[0]}", "gauge", ("topic", "partition"), _KAFKA_LAG[1]),
@@ -657,6 +712,23 @@ class _AlertsCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()  # registering must not ask the webhooks
+
+
+class _BudgetsCollector(Collector):
+    def __init__(self, budgets: WatchedBudgets) -> None:
+        self._budgets = budgets
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        stats = self._budgets.stats()
+        for field, name, labels, doc in _BUDGET_METRICS:
+            family = GaugeMetricFamily(f"spanwise_{name}", doc, labels=labels)
+            for budget in stats.budgets:
+                family.add_metric([budget.name, budget.unit][: len(labels)], float(getattr(budget, field)))
+            yield family
+        yield from _families(stats, _BUDGETS_METRICS)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()
 
 
 def _gen_ai_groups(batch: SpanBatch) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver.observe import ReceiverObserver
 from sinks.clickhouse import SinkObserver
 from sinks.webhook import WebhookStats
+from spanwise.budgets import BudgetsStats, BudgetState
 from spanwise.detector import DetectorStats
 from spanwise.journal import SqliteJournalConfig
 from spanwise.journal.kafka.journal import KafkaStats
@@ -275,11 +276,18 @@ class _WatchedAlerts:
         return {"oncall": figures}
 
 
+class _WatchedBudgets:
+    def stats(self) -> BudgetsStats:
+        budget = BudgetState(name="all", unit="usd", limit=1, spent=1, forecast=1, used_ratio=1)
+        return BudgetsStats(budgets=(budget,), looked_at_s=1, failures=1)
+
+
 def _every_method(telemetry: Telemetry) -> None:
     telemetry.watch_kafka(_WatchedKafka())
     telemetry.watch_reconciler(_Watched(ReconcilerStats))
     telemetry.watch_detector(_Watched(DetectorStats))
     telemetry.watch_alerts(_WatchedAlerts())
+    telemetry.watch_budgets(_WatchedBudgets())
     telemetry.watch_rollups(_Watched(RollupsStats))
     telemetry.found(signature="retry_loop", kind="identical", severity="high", service="shop", agent="buyer")
     telemetry.wasted(signature="retry_loop", service="shop", agent="buyer", tokens=1, cost_usd=Decimal(1))
