@@ -329,6 +329,7 @@ class Reconciler:
             self._overflow_ms = since_ms if self._overflow_ms is None else min(self._overflow_ms, since_ms)
             known = self._records_since_ms
             self._records_since_ms = since_ms if known is None else min(known, since_ms)
+            self._note()
 
     def release(self) -> None:
         """Forget what is dirty: its partitions go to another worker, which finds it in the store."""
@@ -476,7 +477,8 @@ class Reconciler:
         try:
             self._decide(chosen, term)
         except _MovedError:
-            return 0  # what is still ours is found again in the store
+            self._give_back(chosen)
+            return 0
         except BaseException:
             self._give_back(chosen)
             raise
@@ -614,10 +616,10 @@ class Reconciler:
         self._cache = kept
 
     def _give_back(self, chosen: _Round) -> None:
-        """Failed: the traces stay dirty; what memory held of them is read from the store next time."""
+        """Failed: those that are still ours stay dirty; what memory held of them is read from the store next time."""
         with self._lock:
-            for key, entry in chosen.keys.items():
-                self._dirty.setdefault(key, entry).read = True
+            for key in chosen.keys & self._dirty.keys():
+                self._dirty[key].read = True
 
     def _decide(self, chosen: _Round, term: int) -> None:
         began_ms = self._wall_ns() // 10**6

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from spanwise.reconciler import WATERMARK, Reconciler
 from tests.build import llm, trace_id
 from tests.reconcile.conftest import World
@@ -99,3 +101,42 @@ def test_of_two_who_decide_one_trace_the_one_that_read_later_wins_however_late_t
     assert quiet(world, slow) == 1
     (summary,) = world.traces().values()
     assert summary["span_count"] == 2
+
+
+def test_who_was_unsure_for_a_moment_decides_what_it_had_begun_after_all(world: World) -> None:
+    """A process short of CPU may not know whether its partitions were taken from it: mostly they were not."""
+    reconciler = world.start(territory=Territory(1, terms=[1, 1, None, 1]))
+    reconciler.tick()
+    world.arrive([llm(1)])
+    assert quiet(world, reconciler) == 0
+    world.settle()
+    (summary,) = world.traces().values()
+    assert summary["span_count"] == 1
+
+
+def test_who_loses_a_trace_while_it_fails_to_decide_it_does_not_keep_it(world: World) -> None:
+    class Lost(Territory):
+        def term(self) -> int | None:
+            term = super().term()
+            if term == 2:
+                world.reconciler.release()
+                raise ConnectionError
+            return term
+
+    reconciler = world.start(territory=Lost(1, terms=[1, 1, 2, 3]))
+    reconciler.tick()
+    world.arrive([llm(1)])
+    with pytest.raises(ConnectionError):
+        quiet(world, reconciler)
+    assert reconciler.stats().dirty == 0
+
+
+def test_the_mark_goes_back_at_once_when_traces_are_taken_over(world: World) -> None:
+    """Whoever takes them over may die before the first row arrives."""
+    reconciler = world.start(territory=Territory(1))
+    reconciler.tick()
+    world.arrive([llm(1)])
+    world.settle()
+    before = watermark(world)
+    reconciler.rebuild(before - 60_000)
+    assert watermark(world) == before - 60_000
