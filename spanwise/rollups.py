@@ -184,6 +184,7 @@ class Rollups:
         """Find what is dirty in the store again, among all that was received since then."""
         with self._lock:
             self._lose(since_ms)
+            self._note()
 
     def stats(self) -> RollupsStats:
         with self._lock:

@@ -58,7 +58,7 @@ class RunningServer:
             raise RuntimeError("the server is not running")
         return self.process.pid
 
-    def start(self, timeout_s: float = 30) -> None:
+    def start(self, timeout_s: float = 90) -> None:
         """Start and wait until `/readyz` says so; `ready_s` is how long that took."""
         self.directory.mkdir(parents=True, exist_ok=True)
         arguments = ["--data", str(self.directory), "--web", f"127.0.0.1:{self.web_port}"]

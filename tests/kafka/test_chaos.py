@@ -23,7 +23,15 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from bench.load import METHOD, Export
-from bench.payloads import agent, fresh, small
+from bench.payloads import Payload, agent, fresh, small
+from tests.chaos.calm import (
+    PAST_NS,
+    QUICK_ROLLUPS,
+    assert_findings_are,
+    assert_rollups_are_a_recount,
+    calm_findings,
+    looping,
+)
 from tests.kafka.broker import Broker, Cluster
 from tests.kafka.fleet import journal_config, made, receiver, worker
 from tests.running import RunningServer
@@ -31,6 +39,7 @@ from tests.running import RunningServer
 KILLS = int(os.environ.get("SPANWISE_KILLS", "3"))
 SEED = int(os.environ.get("SPANWISE_SEED", "1"))
 SETTLE_S = 60 + 3 * KILLS
+OUTAGE_S = 300 if KILLS >= 100 else 3
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -43,12 +52,15 @@ class Sender:
     seed: int
     pause_s: float = 0.2 if KILLS >= 10 else 0.6
     acked: set[bytes] = field(default_factory=set)
+    looping: list[bytes] = field(default_factory=list)
+    """Requests of traces in which something is to be found."""
     refused: int = 0
     stopping: bool = False
 
     async def _one(self, number: int) -> None:
         rng = random.Random(self.seed * 1000 + number)
-        seeds = [small(number, time.time_ns()), agent(number, time.time_ns())]
+        past = time.time_ns() - PAST_NS
+        seeds = [small(number, past), agent(number, past)]
         async with grpc.aio.insecure_channel(
             self.endpoint, options=[("grpc.max_reconnect_backoff_ms", 200), ("grpc.max_send_message_length", -1)]
         ) as channel:
@@ -56,17 +68,24 @@ class Sender:
                 METHOD, request_serializer=None, response_deserializer=ExportTraceServiceResponse.FromString
             )
             while not self.stopping:
-                payload = fresh(seeds[rng.random() < 0.1], rng)
-                while True:
-                    try:
-                        await export(payload.body, timeout=10)
-                    except grpc.aio.AioRpcError:
-                        self.refused += 1
-                        await asyncio.sleep(0.1)  # not acknowledged: it is kept and sent again, also at the end
-                    else:
-                        self.acked.update(payload.ids)
-                        break
+                payloads = [fresh(seeds[rng.random() < 0.1], rng)]
+                if rng.random() < 0.5:
+                    payloads += looping(rng)
+                    self.looping += [payload.body for payload in payloads[1:]]
+                for payload in payloads:
+                    await self._send(export, payload)
                 await asyncio.sleep(self.pause_s)
+
+    async def _send(self, export: Export, payload: Payload) -> None:
+        while True:
+            try:
+                await export(payload.body, timeout=10)
+            except grpc.aio.AioRpcError:
+                self.refused += 1
+                await asyncio.sleep(0.1)  # not acknowledged: it is kept and sent again, also at the end
+            else:
+                self.acked.update(payload.ids)
+                return
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -118,13 +137,15 @@ def report(what: str, sender: Sender, ids: list[bytes], began: float) -> None:
     assert not missing
 
 
-def test_kill_9_of_receiver_worker_and_broker_loses_and_repeats_no_span(kafka_jars: Path, tmp_path: Path) -> None:
+def test_kill_9_of_receiver_worker_and_broker_loses_and_repeats_no_span_finding_or_sum(
+    kafka_jars: Path, tmp_path: Path
+) -> None:
     rng = random.Random(SEED)
     began = time.monotonic()
     with Cluster(tmp_path / "kafka") as cluster:
         config = made(journal_config(cluster.addresses, ack_timeout_s=1))
         front = receiver(tmp_path / "receiver", config)
-        back = worker(tmp_path / "worker", config, member="w")
+        back = worker(tmp_path / "worker", config, member="w", **QUICK_ROLLUPS)
         sender = Sender(front.grpc, SEED)
         killed: Counter[str] = Counter()
 
@@ -155,6 +176,10 @@ def test_kill_9_of_receiver_worker_and_broker_loses_and_repeats_no_span(kafka_ja
             raw = back.count("SELECT count() FROM spans")
             print(f"rows before deduplication: {raw}, after: {len(ids)}")
             back.wait_for("SELECT sum(span_count) FROM traces FINAL", len(ids), SETTLE_S)
+            expected = calm_findings(tmp_path / "calm", sender.looping)
+            assert_findings_are(back, expected, SETTLE_S)
+            assert_rollups_are_a_recount(back, SETTLE_S)
+            print(f"findings as in a calm run: {len(expected)}; sums of all minutes as in a recount")
         finally:
             front.kill()
             back.kill()
@@ -240,7 +265,7 @@ def test_with_a_spool_brokers_away_refuse_and_lose_nothing(kafka_jars: Path, tmp
             async with sender.sending():
                 await asyncio.sleep(0.5)
                 await asyncio.to_thread(broker.kill)
-                await asyncio.sleep(min(300, 3 * (KILLS - 2)))
+                await asyncio.sleep(OUTAGE_S)
                 await asyncio.to_thread(broker.start)
                 await asyncio.sleep(1)
 

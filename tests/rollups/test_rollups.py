@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spanwise.model import SPANS
-from spanwise.rollups import RollupsConfig
+from spanwise.rollups import WATERMARK, RollupsConfig
 from spanwise.store import StoreError
 from tests.build import START, batch, llm, span, version
 from tests.rollups.conftest import FIGURES, GROUP, World
@@ -204,6 +204,15 @@ def test_minutes_that_are_lost_while_others_are_searched_are_counted(world: Worl
     world.quiet()
     assert len(world.sums()) == 90
     assert world.sums() == recount(world)
+
+
+def test_mark_goes_back_at_once_when_minutes_are_taken_over(world: World) -> None:
+    """Whoever takes them over may die before the first row arrives."""
+    world.deliver([llm(1)])
+    world.quiet()
+    before = int(str(world.journal.get_meta(WATERMARK)))
+    world.rollups.rebuild(before - 60_000)
+    assert int(str(world.journal.get_meta(WATERMARK))) == before - 60_000
 
 
 def test_minute_whose_spans_may_be_deleted_keeps_its_sums(world: World) -> None:
