@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -22,6 +20,7 @@ from receiver.answer import (
 )
 from receiver.auth import Authenticator
 from receiver.config import MIB, Address, ReceiverConfig, parse_address
+from receiver.connections import Connection, Connections
 from receiver.inflate import Gunzip
 from receiver.intake import Call, Intake
 from receiver.tls import Certificates
@@ -45,15 +44,17 @@ class HttpListener:
         self._authenticator = authenticator
         self._intake = intake
         self._certificates = certificates
-        self._connections: _Connections | None = None
+        self._connections: Connections | None = None
         self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> Address:
         """Bind and serve. Raises OSError if the address cannot be had."""
         address, limits = parse_address(self._config.http), self._config.limits
-        self._connections = _Connections(
+        self._connections = Connections(
             self._answer,
-            intake=self._intake,
+            connections_max=limits.connections_max,
+            header_timeout_s=limits.header_timeout_s,
+            manners=_Manners(self._intake),
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=limits.idle_timeout_s,
@@ -95,7 +96,7 @@ class HttpListener:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         protocol = request.protocol
-        assert isinstance(protocol, _Connection)  # noqa: S101 - what our factory makes
+        assert isinstance(protocol, Connection)  # noqa: S101 - what our factory makes
         with protocol.busy():
             origin = self._allowed_origin(request)
             if request.method == "OPTIONS" and origin:
@@ -185,95 +186,31 @@ class HttpListener:
         return origin if origin and origin in self._config.cors_origins else ""
 
 
-class _Connections(web.Server):
-    """Open connections: their cap, and what each is made of."""
+class _Manners:
+    """Refusals of the receiver for connections that have no request."""
 
-    def __init__(self, handler: Any, *, intake: Intake, **kwargs: Any) -> None:
-        super().__init__(handler, **kwargs)
-        self.intake = intake
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's connection with the deadline it lacks: request headers have to be complete in time."""
-
-    def __init__(self, connections: _Connections, **kwargs: Any) -> None:
-        super().__init__(connections, **kwargs)
-        self._connections = connections
-        self._header_deadline: asyncio.TimerHandle | None = None
-        self._is_busy = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        limits = self._connections.intake.limits
-        if len(self._connections.connections) > limits.connections_max:
-            self._turn_away(f"over {limits.connections_max} connections are open (limits.connections_max)")
-        else:
-            self._expect_header()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._is_busy and self._header_deadline is None:
-            self._expect_header()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._header_arrived()
-        super().connection_lost(exc)
-
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """While a request is answered no header is due."""
-        self._header_arrived()
-        self._is_busy = True
-        try:
-            yield
-        finally:
-            self._is_busy = False
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
-        status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        """What aiohttp could not parse, answered in the form every refusal has."""
-        kind, reason, text = Kind.INVALID, "invalid_http", "not a valid HTTP request"
-        if status >= 500:
-            kind, reason, text = Kind.UNAVAILABLE, "internal_error", "internal error; try again in a second"
-        with self.busy():
-            refused = RefusedError(kind, reason, text)
-            self._connections.intake.count(Call("http", None), refused)
-            result = _respond(http_refusal(refused, json=False))
-            result.force_close()
-            return result
-
-    def _turn_away(self, why: str) -> None:
+    def too_many(self) -> bytes:
+        why = f"over {self._intake.limits.connections_max} connections are open (limits.connections_max)"
         refused = RefusedError(Kind.UNAVAILABLE, "connections", f"{why}; try again in a second")
-        self._connections.intake.count(Call("http", None), refused)
+        self._intake.count(Call("http", None), refused)
         answer = http_refusal(refused, json=False)
         headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        if self.transport is not None:
-            self.transport.write(f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + answer.body)
-        self.force_close()
+        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + answer.body
 
-    def _expect_header(self) -> None:
-        seconds = self._connections.intake.limits.header_timeout_s
-        self._header_deadline = asyncio.get_running_loop().call_later(seconds, self._header_overdue)
+    def slow_header(self) -> None:
+        self._intake.count(Call("http", None), RefusedError(Kind.UNAVAILABLE, "slow_header", ""))
 
-    def _header_arrived(self) -> None:
-        if self._header_deadline is not None:
-            self._header_deadline.cancel()
-            self._header_deadline = None
-
-    def _header_overdue(self) -> None:
-        self._header_deadline = None
-        refused = RefusedError(Kind.UNAVAILABLE, "slow_header", "")
-        self._connections.intake.count(Call("http", None), refused)
-        self.force_close()
+    def unreadable(self, status: int) -> web.Response:
+        kind, reason, text = Kind.INVALID, "invalid_http", "not a valid HTTP request"
+        if status >= 500:
+            kind, reason, text = Kind.UNAVAILABLE, "internal_error", "internal error; try again in a second"
+        refused = RefusedError(kind, reason, text)
+        self._intake.count(Call("http", None), refused)
+        return _respond(http_refusal(refused, json=False))
 
 
 def _respond(answer: HttpAnswer) -> web.Response:

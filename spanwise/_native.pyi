@@ -82,3 +82,16 @@ class Decoder:
 
         Raises ValueError only for a signal that is neither "traces" nor "logs" and for defects of ours.
         """
+
+@final
+class NativeBlocks:
+    """Rewrites blocks of ClickHouse's Native format, as the embedded engine writes them, for a client's revision."""
+
+    def __init__(self, revision: int) -> None: ...
+    def feed(self, piece: bytes) -> bytes:
+        """The blocks that are complete now. Raises ValueError naming the column whose type cannot be rewritten."""
+    def finish(self) -> bytes:
+        """The rest. Raises ValueError if it ends in the middle of a block."""
+
+def compressed_frames(piece: bytes) -> bytes:
+    """The piece in frames of ClickHouse's own compression (LZ4), as `compress=1` asks for."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import re
 import secrets
+import time
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,10 +30,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from receiver.auth import Tokens
 from receiver.config import MIB, Address, HostPort, parse_address
+from receiver.connections import Connection, Connections
 from receiver.inflate import Gunzip
+from spanwise._native import NativeBlocks, compressed_frames
 from spanwise.query.embedded import Answer, EmbeddedQueries, QueryLimits, Question
 from spanwise.stage import OverloadedError
 from spanwise.store import QueryError, StoreError
+from spanwise.telemetry import Telemetry
 from spanwise.web import ReaderConfig, foreign
 
 log = structlog.get_logger(__name__)
@@ -42,6 +47,10 @@ _DISPLAY_NAME: Final = "spanwise"
 _HELD_BYTES: Final = MIB
 """An answer up to this size is sent whole: with its length, its full summary, and an error instead of half of it."""
 _WAITED_BYTES: Final = 64 * MIB
+_WRITE_BYTES: Final = 256 << 10
+_STOP_S: Final = 5.0
+_LINGER_S: Final = 1.0
+"""How long a refused client is listened to, so that it reads the answer instead of a connection reset."""
 _QUERY_ID: Final = re.compile(r"[!-~]{1,128}")
 _TRANSPORT: Final = frozenset(
     {"query", "database", "default_format", "query_id", "user", "password", "compress", "enable_http_compression"}
@@ -86,6 +95,7 @@ class ClickHouseConfig(BaseModel):
     answer_timeout_s: float = Field(120, gt=0, description="Longest time until the client has taken the answer.")
     request_bytes_max: int = Field(1 << 20, ge=1024, description="Length of a request: the query and its parameters.")
     request_timeout_s: float = Field(10, gt=0, description="How long a request may take to arrive.")
+    connections_max: int = Field(128, ge=1, le=10_000, description="Connections that are open at once.")
 
     @property
     def listens(self) -> bool:
@@ -116,7 +126,13 @@ class _Asked:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     format: str = "TabSeparated"
     encoding: str = ""
+    """An HTTP content encoding, '' for none."""
+    frames: bool = False
+    """Whether it is to come in ClickHouse's own compression."""
+    revision: int = 0
+    """Of the client's protocol; it shapes the Native format."""
     waits: bool = False
+    outcome: str = "ok"
 
     @property
     def statement(self) -> str:
@@ -126,26 +142,39 @@ class _Asked:
 class ClickHouseServer:
     """Serves one embedded store on one address. Construction raises ValueError if a token cannot be used."""
 
-    def __init__(self, config: ClickHouseConfig, queries: EmbeddedQueries, readers: Sequence[ReaderConfig]) -> None:
+    def __init__(
+        self,
+        config: ClickHouseConfig,
+        queries: EmbeddedQueries,
+        readers: Sequence[ReaderConfig],
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config
         self._queries = queries
+        self._telemetry = telemetry
+        self._clock = clock
         self._tokens = Tokens(readers)
         self._guard_host = parse_address(config.address).is_loopback
         self._slots = asyncio.Semaphore(config.queries_concurrent)
-        self._waiting = 0
+        self._waiting = self._running = 0
         self._threads = ThreadPoolExecutor(config.queries_concurrent, thread_name_prefix="spanwise-clickhouse")
         self._cancellers = ThreadPoolExecutor(1, thread_name_prefix="spanwise-clickhouse-cancel")
-        self._server: web.Server | None = None
+        self._server: Connections | None = None
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> Address:
         """Bind and serve. Returns the real address. Raises OSError if it cannot be bound."""
         wanted = parse_address(self._config.address)
-        self._server = web.Server(
+        self._server = Connections(
             self._answer,
+            connections_max=self._config.connections_max,
+            header_timeout_s=self._config.request_timeout_s,
+            manners=self,
             access_log=None,
             auto_decompress=False,
             handler_cancellation=True,
+            lingering_time=_LINGER_S,
             max_line_size=64 << 10,
             max_field_size=16 << 10,
         )
@@ -154,25 +183,40 @@ class ClickHouseServer:
         return Address(wanted.host, self._listener.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
+        """Cancel what runs and wait until the store is no longer asked."""
         if self._listener is not None and self._server is not None:
             self._listener.close()
             self._server.pre_shutdown()
-            await self._server.shutdown(2)
+            await self._server.shutdown(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                for _ in range(self._config.queries_concurrent):
+                    await self._slots.acquire()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._cancellers.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        asked = _Asked(dict(request.query))
-        try:
-            return await self._respond(request, asked)
-        except (QueryError, StoreError, OverloadedError) as error:
-            return self._refusal(asked, error)
-        except ConnectionError:
-            raise
-        except Exception as error:
-            # The message may quote rows, so only its type is logged and nothing of it is told.
-            log.exception("clickhouse_request_failed", error_type=type(error).__name__)
-            return self._refusal(asked, StoreError("the request failed inside Spanwise"))
+        protocol = request.protocol
+        assert isinstance(protocol, Connection)  # noqa: S101 - what our factory makes
+        with protocol.busy():
+            asked = _Asked(dict(request.query))
+            began, outcome = self._clock(), "left"
+            try:
+                response = await self._respond(request, asked)
+                outcome = asked.outcome
+            except (QueryError, StoreError, OverloadedError) as error:
+                response, outcome = self._refusal(asked, error), self._told(error)[1]
+            except ConnectionError:
+                raise
+            except Exception as error:
+                # The message may quote rows, so only its type is logged and nothing of it is told.
+                log.exception("clickhouse_request_failed", error_type=type(error).__name__)
+                error = StoreError("the request failed inside Spanwise")
+                response, outcome = self._refusal(asked, error), self._told(error)[1]
+            finally:
+                if asked.statement.strip():
+                    self._telemetry.queried(outcome, self._clock() - began)
+            return response
 
     async def _respond(self, request: web.BaseRequest, asked: _Asked) -> web.StreamResponse:
         if why := foreign(request, loopback_only=self._guard_host):
@@ -190,12 +234,27 @@ class ClickHouseServer:
                 return self._plain("Ok.\n")
             raise QueryError("Empty query", code=62, name="SYNTAX_ERROR")
         question = self._question(request, asked)
-        async with self._slot(), _taken_within(self._config.answer_timeout_s):
-            answer = await self._on_thread(lambda: self._queries.ask(question))
+        async with self._slot(), self._taken_in_time(request):
+            answer = await self._asked(question)
             try:
                 return await self._deliver(request, asked, answer)
             finally:
-                await self._end(answer)
+                await self._let_go(answer)
+
+    # Connections without a request, see `receiver.connections.Manners`
+
+    def too_many(self) -> bytes:
+        self._telemetry.connection_refused("connections")
+        _, _, text = self._told(OverloadedError(f"over {self._config.connections_max} connections are open"))
+        head = f"Content-Length: {len(text)}\r\nX-ClickHouse-Exception-Code: 202\r\nRetry-After: 1\r\nConnection: close"
+        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n\r\n{text}".encode()
+
+    def slow_header(self) -> None:
+        self._telemetry.connection_refused("slow_header")
+
+    def unreadable(self, status: int) -> web.Response:
+        self._telemetry.connection_refused("invalid_http" if status < 500 else "internal_error")
+        return self._plain("not a valid HTTP request\n", status)
 
     # What is asked, and by whom
 
@@ -241,7 +300,7 @@ class ClickHouseServer:
     async def _read_text(self, request: web.BaseRequest) -> bytes:
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in {"gzip", "identity"}:
-            raise QueryError("send the body as gzip or identity", code=48, name="NOT_IMPLEMENTED")
+            raise _unsupported("send the body as gzip or identity")
         gunzip = Gunzip() if encoding == "gzip" else None
         pieces, size = [], 0
         while chunk := await request.content.readany():
@@ -257,7 +316,7 @@ class ClickHouseServer:
         size = 0
         async for part in aiohttp.MultipartReader(request.headers, request.content):
             if not isinstance(part, aiohttp.BodyPartReader) or part.filename is not None or not part.name:
-                raise QueryError("external tables are not supported", code=48, name="NOT_IMPLEMENTED")
+                raise _unsupported("external tables are not supported")
             text = bytearray()
             while chunk := await part.read_chunk():
                 size += len(chunk)
@@ -278,11 +337,16 @@ class ClickHouseServer:
         name = asked.id
         if _QUERY_ID.fullmatch(given.get("query_id", "")):
             asked.id = given["query_id"]
-        if given.get("compress", "0") not in {"0", ""}:
-            raise QueryError("compress=1 is not supported: use Accept-Encoding", code=48, name="NOT_IMPLEMENTED")
         asked.format = request.headers.get("X-ClickHouse-Format") or given.get("default_format") or asked.format
-        asked.waits = given.get("wait_end_of_query", "0") not in {"0", ""}
-        if given.get("enable_http_compression", "1") != "0":
+        asked.waits = _is_on(given.get("wait_end_of_query", ""))
+        asked.frames = _is_on(given.get("compress", ""))
+        if _is_on(given.get("decompress", "")):
+            raise QueryError(
+                "decompress=1 is not supported: send the query plain or as gzip", code=48, name="NOT_IMPLEMENTED"
+            )
+        if (revision := given.get("client_protocol_version", "")).isdecimal():
+            asked.revision = int(revision[:9])
+        if not asked.frames and given.get("enable_http_compression", "1") != "0":
             asked.encoding = _encoding(request.headers.get("Accept-Encoding", ""))
         return Question(
             statement=asked.statement,
@@ -301,39 +365,73 @@ class ClickHouseServer:
     async def _slot(self) -> AsyncIterator[None]:
         if self._slots.locked() and self._waiting >= self._config.queries_queue:
             raise OverloadedError("Too many simultaneous queries: try again in a second")
-        self._waiting += 1
+        self._count(waiting=1)
         try:
             async with asyncio.timeout(self._config.queue_timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
             raise OverloadedError("Too many simultaneous queries: waited too long for a turn") from None
         finally:
-            self._waiting -= 1
+            self._count(waiting=-1)
+        self._count(running=1)
         try:
             yield
         finally:
+            self._count(running=-1)
             self._slots.release()
 
+    def _count(self, *, running: int = 0, waiting: int = 0) -> None:
+        self._running += running
+        self._waiting += waiting
+        self._telemetry.queries_running(self._running, self._waiting)
+
+    @asynccontextmanager
+    async def _taken_in_time(self, request: web.BaseRequest) -> AsyncIterator[None]:
+        """Cut the connection of a client that takes its answer too slowly: its turn ends for the others."""
+        try:
+            async with asyncio.timeout(self._config.answer_timeout_s):
+                yield
+        except TimeoutError:
+            self._telemetry.connection_refused("slow_answer")
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError("the client took its answer too slowly") from None
+
     async def _on_thread(self, call: Callable[[], Result], interrupt: Callable[[], None] | None = None) -> Result:
-        """Run to the end even if the asker leaves, but make that soon: the slot is taken as long as the thread is."""
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, call)
+        """Run to the end even if the asker leaves, but make that soon: the turn is taken as long as the thread is."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, call)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            while not running.done():
-                if interrupt is not None:
-                    await loop.run_in_executor(self._cancellers, interrupt)
-                # a query that only begins is not there yet to be stopped
-                await asyncio.wait([running], timeout=0.1)
+            await self._ended(running, interrupt)
             raise
 
-    async def _end(self, answer: Answer) -> None:
-        loop = asyncio.get_running_loop()
-        closing = loop.run_in_executor(self._threads, answer.close)
-        while not (await asyncio.wait([closing], timeout=0.1))[0]:
-            await loop.run_in_executor(self._cancellers, answer.cancel)
+    async def _asked(self, question: Question) -> Answer:
+        asking = asyncio.get_running_loop().run_in_executor(self._threads, self._queries.ask, question)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await self._ended(asking)
+            if asking.exception() is None:
+                await self._let_go(asking.result())
+            raise
+
+    async def _let_go(self, answer: Answer) -> None:
+        closing = asyncio.get_running_loop().run_in_executor(self._threads, answer.close)
+        await self._ended(closing, answer.cancel)
         closing.result()
+
+    async def _ended(self, running: asyncio.Future[Any], interrupt: Callable[[], None] | None = None) -> None:
+        """Wait for a thread whatever else happens: what it holds is not to be touched before."""
+        loop, patience_s = asyncio.get_running_loop(), 0.0
+        while not running.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running], timeout=patience_s)
+                if interrupt is not None and not running.done():
+                    await loop.run_in_executor(self._cancellers, interrupt)
+            # a query that only begins is not there yet to be stopped
+            patience_s = 0.1
+        running.exception()
 
     # Answers
 
@@ -344,54 +442,55 @@ class ClickHouseServer:
         while len(held) < limit:
             piece = await self._on_thread(answer.read, answer.cancel)
             if not piece:
-                return await self._whole(asked, answer, bytes(held))
+                return await self._whole(request, asked, answer, bytes(held))
             held += piece
         return await self._in_pieces(request, asked, answer, bytes(held))
 
-    async def _whole(self, asked: _Asked, answer: Answer, body: bytes) -> web.Response:
-        headers = self._headers(asked, answer)
+    async def _whole(self, request: web.BaseRequest, asked: _Asked, answer: Answer, body: bytes) -> web.StreamResponse:
         summary = answer.summary
-        headers["X-ClickHouse-Summary"] = json.dumps(
-            {
-                "read_rows": str(summary.read_rows),
-                "read_bytes": str(summary.read_bytes),
-                "written_rows": "0",
-                "written_bytes": "0",
-                "total_rows_to_read": "0",
-                "result_rows": "0",
-                "result_bytes": str(len(body)),
-                "elapsed_ns": str(int(summary.elapsed_s * 1e9)),
-            }
-        )
-        if asked.encoding and body:
-            encoder = _ENCODERS[asked.encoding]()
-            body = await self._on_thread(lambda: encoder.feed(body) + encoder.finish())
-            headers["Content-Encoding"] = asked.encoding
-        return web.Response(body=body, headers=headers)
+        figures = {
+            "read_rows": summary.read_rows,
+            "read_bytes": summary.read_bytes,
+            "written_rows": 0,
+            "written_bytes": 0,
+            "total_rows_to_read": 0,
+            "result_rows": 0,
+            "result_bytes": len(body),
+            "elapsed_ns": int(summary.elapsed_s * 1e9),
+        }
+        outlet = _Outlet(asked, answer.format)
+        body = await self._on_thread(lambda: outlet.feed(body) + outlet.finish())
+        headers = self._headers(asked, answer)
+        headers["X-ClickHouse-Summary"] = json.dumps({name: str(figure) for name, figure in figures.items()})
+        response = web.StreamResponse(headers=headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        for start in range(0, len(body), _WRITE_BYTES):
+            # waits for the client, so that no more than this is left when the turn is over
+            await response.write(body[start : start + _WRITE_BYTES])
+        await response.write_eof()
+        return response
 
     async def _in_pieces(
         self, request: web.BaseRequest, asked: _Asked, answer: Answer, first: bytes
     ) -> web.StreamResponse:
-        headers = self._headers(asked, answer)
+        outlet = _Outlet(asked, answer.format)
+        ready = await self._on_thread(lambda: outlet.feed(first))
         tag = secrets.token_hex(8)
-        headers["X-ClickHouse-Exception-Tag"] = tag
-        encoder = _ENCODERS[asked.encoding]()
-        if asked.encoding:
-            headers["Content-Encoding"] = asked.encoding
-        response = web.StreamResponse(headers=headers)
+        response = web.StreamResponse(headers=self._headers(asked, answer) | {"X-ClickHouse-Exception-Tag": tag})
         await response.prepare(request)
         try:
-            await response.write(await self._on_thread(lambda: encoder.feed(first)))
-            while piece := await self._on_thread(answer.read, answer.cancel):
-                await response.write(await self._on_thread(lambda piece=piece: encoder.feed(piece)))  # type: ignore[misc]
+            await response.write(ready)
+            while piece := await self._on_thread(lambda: outlet.next_of(answer), answer.cancel):
+                await response.write(piece)
+            await response.write(await self._on_thread(outlet.finish))
         except (QueryError, StoreError) as error:
             # too late for a status: what clients look for inside the answer, and no end of it
-            await response.write(encoder.feed(_exception_block(self._told(error)[2], tag)) + encoder.finish())
-            response.force_close()
+            _, asked.outcome, text = self._told(error)
+            await response.write(outlet.broken_off(_exception_block(text, tag)))
             if request.transport is not None:
                 request.transport.close()
             return response
-        await response.write(encoder.finish())
         await response.write_eof()
         return response
 
@@ -406,6 +505,8 @@ class ClickHouseServer:
         }
         if answer is not None:
             headers |= {"X-ClickHouse-Format": answer.format, "Content-Type": answer.content_type}
+            if asked.encoding:
+                headers["Content-Encoding"] = asked.encoding
         return headers
 
     def _told(self, error: Exception) -> tuple[int, str, str]:
@@ -443,13 +544,8 @@ class ClickHouseServer:
         )
 
 
-@asynccontextmanager
-async def _taken_within(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise ConnectionAbortedError("the client took its answer too slowly") from None
+def _unsupported(text: str) -> QueryError:
+    return QueryError(text, code=48, name="NOT_IMPLEMENTED")
 
 
 def _credential(headers: Mapping[str, str], parameters: Mapping[str, str]) -> str | None:
@@ -470,7 +566,47 @@ def _exception_block(text: str, tag: str) -> bytes:
     return f"\r\n__exception__\r\n{tag}\r\n{message}\n{len(message.encode())} {tag}\r\n__exception__\r\n".encode()
 
 
+def _is_on(setting: str) -> bool:
+    return setting not in {"", "0", "false"}
+
+
 # Encodings
+
+
+class _Outlet:
+    """From the engine's bytes to those on the wire: the client's Native format, its compression, HTTP's."""
+
+    def __init__(self, asked: _Asked, format_: str) -> None:
+        self._blocks = NativeBlocks(asked.revision) if asked.revision and format_ == "Native" else None
+        self._frames = asked.frames
+        self._encoder = _ENCODERS[asked.encoding]()
+
+    def feed(self, piece: bytes) -> bytes:
+        """Perhaps nothing: what is held back comes later. Raises QueryError where a type cannot be sent."""
+        return self._encoder.feed(self._packed(piece))
+
+    def next_of(self, answer: Answer) -> bytes:
+        """The next bytes for the wire; nothing when the answer has been read to its end."""
+        while piece := answer.read():
+            if ready := self.feed(piece):
+                return ready
+        return b""
+
+    def finish(self) -> bytes:
+        return self._encoder.feed(self._packed(None)) + self._encoder.finish()
+
+    def broken_off(self, block: bytes) -> bytes:
+        """The end of an answer that has none. A server writes it past its own compression, inside that of HTTP."""
+        return self._encoder.feed(block) + self._encoder.finish()
+
+    def _packed(self, piece: bytes | None) -> bytes:
+        """None stands for the end."""
+        if self._blocks is not None:
+            try:
+                piece = self._blocks.finish() if piece is None else self._blocks.feed(piece)
+            except ValueError as error:
+                raise _unsupported(str(error)) from None
+        return compressed_frames(piece or b"") if self._frames else piece or b""
 
 
 class _Encoder(Protocol):

@@ -169,7 +169,7 @@ async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Start
         status["web"] = str(await _bind("web", web.start()))
         stack.push_async_callback(web.stop)
         if store is not None:
-            status["clickhouse"] = await _clickhouse(stack, config, store)
+            status["clickhouse"] = await _clickhouse(stack, config, store, telemetry)
         started = Started(
             grpc=status.get("grpc", ""),
             http=status.get("http", ""),
@@ -305,7 +305,7 @@ def _web(config: Config, sources: Sources) -> WebServer:
         raise StartError(f"cannot start web: {error}") from error
 
 
-async def _clickhouse(stack: contextlib.AsyncExitStack, config: Config, store: Store) -> str:
+async def _clickhouse(stack: contextlib.AsyncExitStack, config: Config, store: Store, telemetry: Telemetry) -> str:
     """Serve the embedded store as ClickHouse. Returns its address, '' if that is not wanted or not possible."""
     options = config.clickhouse
     chosen = "address" in options.model_fields_set
@@ -319,7 +319,7 @@ async def _clickhouse(stack: contextlib.AsyncExitStack, config: Config, store: S
         return ""
     try:
         queries = await asyncio.to_thread(EmbeddedQueries, store, options.limits)
-        server = ClickHouseServer(options, queries, config.web.tokens)
+        server = ClickHouseServer(options, queries, config.web.tokens, telemetry)
         address = await server.start()
     except (OSError, ValueError, StoreError) as error:
         if chosen or not isinstance(error, OSError):

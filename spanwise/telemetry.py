@@ -312,6 +312,8 @@ class Telemetry:
         self._series: set[tuple[str, ...]] = set()
 
         self._count_findings()
+        self._count_queries()
+
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.GCCollector(registry=self.registry)
         self.reference.append(
@@ -338,6 +340,27 @@ class Telemetry:
         self._signature_failures = self._counter(
             "detect_signature_failures", ("signature",), "Traces a signature could not examine because it raised."
         )
+
+    def _count_queries(self) -> None:
+        self._clickhouse_seconds = self._histogram(
+            "clickhouse_query_seconds",
+            (),
+            "Queries at the ClickHouse endpoint, until their answer was taken.",
+            _WORK_BUCKETS,
+        )
+        self._clickhouse_outcomes = self._counter(
+            "clickhouse_queries",
+            ("outcome",),
+            "Queries at the ClickHouse endpoint: `ok`, `left` by the client, or the name of ClickHouse's error.",
+        )
+        self._clickhouse_running = self._gauge("clickhouse_queries_running", (), "Queries that run there now.")
+        self._clickhouse_waiting = self._gauge(
+            "clickhouse_queries_waiting", (), "Queries that wait for their turn there."
+        )
+        self._clickhouse_connections = self._counter(
+            "clickhouse_refused_connections", ("reason",), "Connections to the ClickHouse endpoint closed unanswered."
+        )
+        self._outcome = LabelLimit(self.config.label_values_max, 64, self._overflow.labels("outcome").inc)
 
     # Receiver
 
@@ -472,6 +495,20 @@ class Telemetry:
             _add(self._unpriced, group["unpriced_sum"])
             for type_, column in _TOKEN_TYPES.items():
                 _add(self._tokens.labels(*labels, type_), group[f"{column}_sum"])
+
+    # ClickHouse endpoint
+
+    def queried(self, outcome: str, seconds: float) -> None:
+        self._clickhouse_outcomes.labels(self._outcome(outcome)).inc()
+        self._clickhouse_seconds.observe(seconds)
+
+    def queries_running(self, running: int, waiting: int) -> None:
+        self._clickhouse_running.set(running)
+        self._clickhouse_waiting.set(waiting)
+
+    def connection_refused(self, reason: str) -> None:
+        """`reason` is a fixed word."""
+        self._clickhouse_connections.labels(reason).inc()
 
     def _labels(self, values: Sequence[str | None]) -> tuple[str, ...]:
         labels = tuple(self._limits[name](value) for name, value in zip(_GEN_AI_LABELS, values, strict=True))

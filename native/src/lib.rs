@@ -1,6 +1,8 @@
 //! The native core of Spanwise: the OTLP wire format in, Arrow record batches out. It knows the wire, not the meaning:
-//! which attribute means what is a plan handed over by `processors.normalise`.
+//! which attribute means what is a plan handed over by `processors.normalise`. And the way back: ClickHouse's blocks to
+//! its clients.
 
+pub mod blocks;
 mod columns;
 pub mod content;
 pub mod decode;

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyCapsule};
 
+use crate::blocks::{self, Blocks};
 use crate::decode::{self, Frame};
 use crate::plan::Plan;
 use crate::{inspect, json, split};
@@ -215,16 +216,47 @@ impl Decoder {
     }
 }
 
+#[pyclass]
+struct NativeBlocks {
+    blocks: Blocks,
+}
+
+#[pymethods]
+impl NativeBlocks {
+    #[new]
+    fn new(revision: u64) -> Self {
+        Self { blocks: Blocks::new(revision) }
+    }
+
+    fn feed<'py>(&mut self, py: Python<'py>, piece: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
+        let out = detached(py, "write blocks for this client", || self.blocks.feed(&piece))?;
+        Ok(PyBytes::new(py, &out))
+    }
+
+    fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let out = detached(py, "write blocks for this client", || self.blocks.finish())?;
+        Ok(PyBytes::new(py, &out))
+    }
+}
+
+#[pyfunction]
+fn compressed_frames<'py>(py: Python<'py>, piece: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
+    let out = detached(py, "compress", || Ok::<_, String>(blocks::compressed(&piece)))?;
+    Ok(PyBytes::new(py, &out))
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     keep_panics_quiet();
     module.add_class::<Inspection>()?;
     module.add_class::<Decoded>()?;
     module.add_class::<Decoder>()?;
+    module.add_class::<NativeBlocks>()?;
     module.add_function(wrap_pyfunction!(inspect_request, module)?)?;
     module.add_function(wrap_pyfunction!(cut_oversized, module)?)?;
     module.add_function(wrap_pyfunction!(json_to_protobuf, module)?)?;
     module.add_function(wrap_pyfunction!(split_request, module)?)?;
     module.add_function(wrap_pyfunction!(partitions_of, module)?)?;
+    module.add_function(wrap_pyfunction!(compressed_frames, module)?)?;
     Ok(())
 }

@@ -84,9 +84,10 @@ class Question:
 class Answer:
     """The bytes of one answer. Close it; whoever stops before the end calls `cancel` first, from any thread."""
 
-    def __init__(self, connection: EngineConnection, stream: EngineStream, format_: str) -> None:
+    def __init__(self, connection: EngineConnection, stream: EngineStream, format_: str, bytes_max: int) -> None:
         self._connection = connection
         self._stream = stream
+        self._bytes_left = bytes_max
         self.format = format_
         self.content_type = _CONTENT_TYPES[format_]
 
@@ -97,7 +98,12 @@ class Answer:
 
     def read(self) -> bytes:
         """The next piece, nothing at the end. Blocks. Raises QueryError or StoreError, perhaps after some pieces."""
-        return self._stream.read()
+        piece = self._stream.read()
+        self._bytes_left -= len(piece)
+        if self._bytes_left < 0:
+            # the engine counts columns, and a column of one value over and over is small to it
+            raise QueryError("Limit for result exceeded: too many bytes", code=396, name="TOO_MANY_ROWS_OR_BYTES")
+        return piece
 
     def cancel(self) -> None:
         self._connection.cancel()
@@ -115,7 +121,7 @@ class EmbeddedQueries:
         self._store = store
         self._limits = limits
         self._guard = Guard(embedded=True)
-        connection = EngineConnection(store, {}, store.database, "spanwise-server")
+        connection = EngineConnection(store, "spanwise-server")
         try:
             told = connection.read("SELECT version(), timezone()", {}, "TabSeparated").decode().split()
         finally:
@@ -124,13 +130,15 @@ class EmbeddedQueries:
 
     def ask(self, question: Question) -> Answer:
         """Check the question and begin to answer it. Raises QueryError or StoreError."""
-        settings = chosen_settings(question.settings, self._limits)
-        connection = EngineConnection(self._store, settings, self._database(question.database), question.name)
+        connection = EngineConnection(self._store, question.name)
         try:
             checked = self._guard.checked(question.statement, connection.read)
+            settings = chosen_settings({**question.settings, **checked.settings}, self._limits)
             format_ = _format(checked.format or question.format)
             values = {name: text for name, text in question.parameters.items() if name in checked.parameters}
-            return Answer(connection, connection.stream(checked.statement, values, format_), format_)
+            database = self._database(question.database)
+            stream = connection.stream(checked.statement, values, format_, database=database, settings=settings)
+            return Answer(connection, stream, format_, self._limits.bytes)
         except BaseException:
             connection.close()
             raise

@@ -38,17 +38,25 @@ _QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\
 _OUTFILE: Final = re.compile(r"\bOUTFILE\b")
 _FORMAT: Final = re.compile(r" FORMAT (\w+)(?= SETTINGS [^()]*$|$)")
 """The clause at the very end of a statement, where only SETTINGS may follow."""
+_SETTING: Final = r"\w+ = (?:'[^']*'|[\w.+-]+)"
+_SETTINGS: Final = re.compile(rf" SETTINGS ({_SETTING}(?:, {_SETTING})*)$")
+"""At the very end too."""
+_INNER_SETTINGS: Final = re.compile(r"\bSETTINGS\b")
+"""The engine takes them from a subquery without a look at what may be set."""
+_CHANGE: Final = re.compile(r"(\w+) = (?:'((?:[^'\\]|\\.)*)'|([\w.+-]+))", re.DOTALL)
 Ask: TypeAlias = Callable[[str, Mapping[str, Any], str], bytes]
 """Answers (statement, parameters, format) with all bytes."""
 
 
 class Checked(NamedTuple):
     statement: str
-    """As the store's own parser writes it, without its FORMAT. This is what may run, not the text it was made from."""
+    """As the store's own parser writes it, without FORMAT and SETTINGS. This may run, not the text it was made from."""
     format: str
     """What the statement itself asks for, '' if it does not."""
     streams: bool
     """True for a SELECT, False for a statement that describes."""
+    settings: Mapping[str, str]
+    """What the statement itself wants to set: not checked."""
     parameters: frozenset[str]
     """Those that the statement has a place for."""
 
@@ -78,12 +86,18 @@ class Guard:
         if not reads and not _DESCRIBES.match(words):
             first = words.split(maxsplit=1)[0]
             raise QueryError(f"{first} is not allowed: only reads are answered here", code=164, name="READONLY")
-        format_ = ""
+        format_, settings = "", {}
+        # quotes are blanked out and not removed, so that places are the same
         if found := _FORMAT.search(words):
-            # quotes are blanked out and not removed, so that places are the same
             format_ = found.group(1)
-            canonical = canonical[: found.start()] + canonical[found.end() :]
-        return Checked(canonical, format_, streams=reads, parameters=frozenset(places))
+            canonical, words = (text[: found.start()] + text[found.end() :] for text in (canonical, words))
+        while found := _SETTINGS.search(words):
+            for name, quoted, plain in _CHANGE.findall(canonical[found.start(1) :]):
+                settings[name] = plain or quoted.replace("\\'", "'").replace("\\\\", "\\")
+            canonical, words = (text[: found.start()] for text in (canonical, words))
+        if reads and _INNER_SETTINGS.search(words):
+            raise QueryError("SETTINGS are allowed at the end of a query only", code=164, name="READONLY")
+        return Checked(canonical, format_, streams=reads, settings=settings, parameters=frozenset(places))
 
     def _check_functions(self, words: str, ask: Ask) -> None:
         called = _CALLED.findall(words)

@@ -47,6 +47,8 @@ class StoreQueries:
         checked = self._guard.checked(statement, partial(read, self._store))
         if checked.format:
             raise QueryError(f"FORMAT {checked.format} is not allowed: choose a format where you ask")
+        if checked.settings:
+            raise QueryError("SETTINGS are not allowed: the limits of a query are `store.query_*`")
         for name in parameters:
             # the driver pastes parameters into a statement that has no place for them: then nothing was checked
             if name not in checked.parameters:

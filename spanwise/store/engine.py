@@ -22,6 +22,8 @@ from spanwise.store.connect import Store
 from spanwise.store.errors import QueryError, StoreError
 
 _PIECE_BYTES: Final = 256 << 10
+_QUERY_BYTES_MAX: Final = 16 << 20
+"""For the engine, which stops at 256 KiB by itself: how long a question may be is for whoever takes it to say."""
 _PIPE_BYTES: Final = 1 << 20
 _DESCRIPTORS: Final = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 _OUTFILE: Final = re.compile(r"\s*INTO OUTFILE '[^']*' TRUNCATE")
@@ -42,27 +44,20 @@ class Summary:
 
 
 class EngineConnection:
-    """A read-only connection to the embedded engine. One thread uses it; `cancel` may come from any other."""
+    """A connection to the embedded engine for one question. One thread uses it; `cancel` may come from any other."""
 
-    def __init__(self, store: Store, settings: Mapping[str, str], database: str, name: str) -> None:
-        """Raises QueryError if a setting cannot be set so, StoreError if the engine cannot be reached.
+    def __init__(self, store: Store, name: str) -> None:
+        """Raises StoreError if the engine cannot be reached.
 
-        `name` is what `cancel` finds the queries of this connection by: no two open connections may have the same.
+        `name` is what `cancel` finds the question by: no two open connections may have the same.
         """
         self._source = f"{store.place}?{urlencode(store.engine_options)}"
         self._name = name
         self._connection = _connect(self._source)
-        try:
-            self._connection.query(f"USE `{database}`")
-            # last: nothing can be set after it
-            changes = {**settings, "log_comment": name, "readonly": "1"}
-            self._connection.query("SET " + ", ".join(f"{key} = {_literal(value)}" for key, value in changes.items()))
-        except RuntimeError as error:
-            self.close()
-            raise explained(error) from None
+        self._connection.query(f"SET max_query_size = {_QUERY_BYTES_MAX}")
 
     def read(self, statement: str, parameters: Mapping[str, Any], format_: str) -> bytes:
-        """The whole answer to a small question of the program itself. Raises QueryError."""
+        """The whole answer to a statement of the program itself. Raises QueryError."""
         values = {name: str(value).translate(_ESCAPES) for name, value in parameters.items()}
         try:
             answer: bytes = self._connection.query(statement, format_, params=values).bytes() or b""
@@ -70,11 +65,21 @@ class EngineConnection:
             raise explained(error) from None
         return answer
 
-    def stream(self, statement: str, parameters: Mapping[str, str], format_: str) -> EngineStream:
-        """Begin to answer a statement that has no FORMAT and no INTO OUTFILE.
+    def stream(
+        self, statement: str, parameters: Mapping[str, str], format_: str, *, database: str, settings: Mapping[str, str]
+    ) -> EngineStream:
+        """Begin to answer a user's statement that has neither FORMAT nor INTO OUTFILE, and was checked.
 
-        `parameters` are written as ClickHouse clients write them: as in TabSeparated, `\\N` for NULL.
+        `parameters` are written as ClickHouse clients write them: as in TabSeparated, `\\N` for NULL. Raises QueryError
+        if there is no such database or a setting cannot be set so. The connection is read-only from here on.
         """
+        # last: nothing can be set after it
+        changes = {**settings, "log_comment": self._name, "readonly": "1"}
+        try:
+            self._connection.query(f"USE `{database}`")
+            self._connection.query("SET " + ", ".join(f"{key} = {_literal(value)}" for key, value in changes.items()))
+        except RuntimeError as error:
+            raise explained(error) from None
         return EngineStream(self._connection, statement, parameters, format_)
 
     def cancel(self) -> None:

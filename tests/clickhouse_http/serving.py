@@ -15,6 +15,7 @@ import urllib3
 from spanwise.clickhouse_http import ClickHouseConfig, ClickHouseServer
 from spanwise.query.embedded import EmbeddedQueries
 from spanwise.store import Store
+from spanwise.telemetry import Telemetry
 from spanwise.web import ReaderConfig
 
 
@@ -22,7 +23,8 @@ from spanwise.web import ReaderConfig
 class Endpoint:
     host: str
     port: int
-    http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False))
+    telemetry: Telemetry
+    http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, maxsize=16))
 
     @property
     def url(self) -> str:
@@ -44,18 +46,18 @@ class Endpoint:
 
 @contextmanager
 def serving(store: Store, readers: Sequence[ReaderConfig] = (), **options: Any) -> Iterator[Endpoint]:
-    config = ClickHouseConfig(address="127.0.0.1:0", **options)
+    config, telemetry = ClickHouseConfig(address="127.0.0.1:0", **options), Telemetry()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
 
         async def make() -> ClickHouseServer:
-            return ClickHouseServer(config, EmbeddedQueries(store, config.limits), readers)
+            return ClickHouseServer(config, EmbeddedQueries(store, config.limits), readers, telemetry)
 
         server = asyncio.run_coroutine_threadsafe(make(), loop).result(10)
         address = asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
-        endpoint = Endpoint(address.host, address.port)
+        endpoint = Endpoint(address.host, address.port, telemetry)
         try:
             yield endpoint
         finally:

@@ -283,6 +283,9 @@ class _WatchedBudgets:
 
 
 def _every_method(telemetry: Telemetry) -> None:
+    telemetry.queried("ok", 0.1)
+    telemetry.queries_running(1, 2)
+    telemetry.connection_refused("slow_header")
     telemetry.watch_kafka(_WatchedKafka())
     telemetry.watch_reconciler(_Watched(ReconcilerStats))
     telemetry.watch_detector(_Watched(DetectorStats))
