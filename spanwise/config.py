@@ -280,7 +280,7 @@ def _environment(environ: Mapping[str, str], sources: _Sources) -> dict[str, Any
         known = path[0] in Config.model_fields
         # A bare section name is not an option (SPANWISE_WEB tells the commands where the server is), and orchestrators
         # add variables like SPANWISE_PORT on their own: only a name with the delimiter can be meant for us.
-        if not nested and (not known or bool(_models(Config.model_fields[path[0]]))):
+        if not nested and not (known and _is_plain(Config.model_fields[path[0]])):
             continue
         if not known:
             near = _nearest(path[0], Config.model_fields)
@@ -402,11 +402,12 @@ def config_reference() -> str:
 
 
 def options_table(path: str) -> str:
-    """The options of one section, `detect.signatures.retry_loop` for instance, as a Markdown table."""
+    """The options of one section, `detect.signatures.retry_loop` or `budgets[]` for instance, as a Markdown table."""
     models: list[type[BaseModel]] = [Config]
     for name in path.split("."):
-        models = _members(models, name)
-    return "\n".join(line for model in models for line in _table(f"{path}.", _shown(model)))
+        models = _members(models, name.removesuffix("[]"))
+    plain = {name: info for model in models for name, info in _shown(model).items() if not _models(info)}
+    return "\n".join(_table(f"{path}.", plain))
 
 
 def _shown(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -432,6 +433,11 @@ def _section_tables(path: str, model: type[BaseModel]) -> Iterator[str]:
                 "",
             )
             yield from _section_tables(f"{path}.{name}[]" if many else f"{path}.{name}", nested)
+
+
+def _is_plain(info: FieldInfo) -> bool:
+    """Whether an option has a value of its own, as a list of sections has, and is no section."""
+    return not _models(info) or _is_list(info)
 
 
 def _is_list(info: FieldInfo) -> bool:

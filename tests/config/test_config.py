@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ def test_every_option_is_an_environment_variable() -> None:
     assert config.data_dir == Path("/srv/spans")
     assert config.telemetry.log_level == "debug"
     assert config.web.tokens[0].name == "grafana"
+
+
+def test_a_list_of_sections_is_a_variable_too() -> None:
+    config = load(environ={"SPANWISE_BUDGETS": '[{"name": "all", "limit_usd": 10}]'})
+
+    assert [(budget.name, budget.limit_usd) for budget in config.budgets] == [("all", Decimal(10))]
 
 
 def test_building_a_config_directly_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
