@@ -16,6 +16,7 @@ _RULES: Final = Path(__file__).parents[1] / "deploy" / "prometheus"
 _MARKED: Final = re.compile(r"<!-- generated: options and alerts -->.*<!-- end -->", re.DOTALL)
 
 SECTIONS: Final = {name: f"detect.signatures.{name}" for name in sorted(SignaturesConfig.model_fields)} | {
+    "budget": "budgets[]",
     "quality_drift": "quality_drift",
 }
 """Where the options of each signature are."""

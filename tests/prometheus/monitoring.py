@@ -7,7 +7,6 @@ after a second instead of 10, 15 and 5. Addresses are those of the test.
 from __future__ import annotations
 
 import json
-import queue
 import re
 import subprocess
 import threading
@@ -37,14 +36,16 @@ class OnCall:
     """Receives what Alertmanager sends: (path, alert)."""
 
     def __init__(self) -> None:
-        self.told: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
-        told = self.told
+        self._told: list[tuple[str, dict[str, Any]]] = []
+        self._news = news = threading.Condition()
+        told = self._told
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                for alert in body["alerts"]:
-                    told.put((self.path, alert))
+                with news:
+                    told.extend((self.path, alert) for alert in body["alerts"])
+                    news.notify_all()
                 self.send_response(200)
                 self.end_headers()
 
@@ -56,15 +57,16 @@ class OnCall:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def wait_for(self, path: str, labels: Mapping[str, str], timeout_s: float = 30) -> dict[str, Any]:
-        """The next firing alert on that path with these labels."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                at, alert = self.told.get(timeout=max(0.01, deadline - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"nobody was told of {labels} on {path} within {timeout_s} s") from None
-            if at == path and alert["status"] == "firing" and labels.items() <= alert["labels"].items():
-                return alert
+        """The first firing alert on that path with these labels."""
+
+        def found() -> dict[str, Any] | None:
+            firing = [alert for at, alert in self._told if at == path and alert["status"] == "firing"]
+            return next((alert for alert in firing if labels.items() <= alert["labels"].items()), None)
+
+        with self._news:
+            alert = self._news.wait_for(found, timeout_s)
+        assert alert is not None, f"nobody was told of {labels} on {path} within {timeout_s} s"
+        return alert
 
     def close(self) -> None:
         self._server.shutdown()

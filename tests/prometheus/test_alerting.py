@@ -112,6 +112,11 @@ def test_one_run_of_each_failure_raises_what_it_should(monitoring: Monitoring) -
     assert firing() <= RAISED
 
 
+def test_a_budget_that_is_used_up_is_told(monitoring: Monitoring) -> None:
+    budget = {"alertname": "SpanwiseBudgetUsedUp", "budget": "pocket-money", "severity": "high"}
+    monitoring.on_call.wait_for("/on-call", budget)
+
+
 def test_every_rule_can_be_evaluated_on_real_series(monitoring: Monitoring) -> None:
     expected = {rule.get("alert", rule.get("record")) for path in RULE_FILES for rule in rules(path)} - {
         "SpanwiseGoalDrift"

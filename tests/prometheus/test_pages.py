@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from processors.detect import SignaturesConfig
+from spanwise.budgets import SIGNATURE as BUDGET
 from spanwise.detector import DetectConfig
 from spanwise.drift import QualityDrift
 from tests.prometheus.rules import RUNBOOKS, alerts
@@ -16,7 +17,7 @@ from tests.shared import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = DOCS / "signatures"
-SIGNATURES = [*(signature.name for signature in SignaturesConfig().build()), QualityDrift.name]
+SIGNATURES = [*(signature.name for signature in SignaturesConfig().build()), QualityDrift.name, BUDGET]
 KINDS = {signature.name: [kind for kind in signature.kinds if kind] for signature in DetectConfig().build()}
 MODES = ["Tool misuse", "Context degradation", "Goal drift", "Retry loops", "Cascading errors", "Silent quality loss"]
 HEADINGS = ["What it looks for", "Why it matters", "What it cannot show", "Options", "Alerts", "Confirm", "Do"]

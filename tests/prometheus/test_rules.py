@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from processors.detect import SignaturesConfig
+from spanwise.budgets import SIGNATURE as BUDGET
 from spanwise.drift import QualityDrift
 from tests.prometheus.rules import (
     DEFAULT_RULES,
@@ -25,7 +26,7 @@ from tests.prometheus.rules import (
     rules,
 )
 
-SIGNATURES = [*(signature.name for signature in SignaturesConfig().build()), QualityDrift.name]
+SIGNATURES = [*(signature.name for signature in SignaturesConfig().build()), QualityDrift.name, BUDGET]
 ALERTS = alerts()
 
 
@@ -72,7 +73,7 @@ def test_an_alert_is_tested_both_raised_and_silent(name: str) -> None:
 def test_a_signature_has_an_alert_that_leads_to_its_page(name: str) -> None:
     leading = [rule for rule in ALERTS.values() if rule["annotations"]["runbook_url"].endswith(f"signatures/{name}.md")]
     assert leading
-    assert all(f'signature="{name}"' in rule["expr"] for rule in leading)
+    assert all(f'signature="{name}"' in rule["expr"] or rule["labels"]["signature"] == name for rule in leading)
 
 
 def test_a_hint_about_goals_raises_no_alert_by_default() -> None:
