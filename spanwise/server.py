@@ -157,6 +157,9 @@ async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Start
             stack.push_async_callback(receiver.drain)
             status |= {"grpc": str(receiver.grpc_address), "http": str(receiver.http_address)}
 
+        if store is not None:
+            status["clickhouse"] = await _clickhouse(stack, config, store, telemetry)
+        # last: who asks whether all is ready asks here
         web = _web(
             config,
             Sources(
@@ -168,8 +171,6 @@ async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Start
         )
         status["web"] = str(await _bind("web", web.start()))
         stack.push_async_callback(web.stop)
-        if store is not None:
-            status["clickhouse"] = await _clickhouse(stack, config, store, telemetry)
         started = Started(
             grpc=status.get("grpc", ""),
             http=status.get("http", ""),
@@ -178,9 +179,8 @@ async def running(config: Config, role: Role = Role.BOTH) -> AsyncIterator[Start
             data_dir=config.data_dir,
             store=status.get("store", ""),
         )
-        log.info(
-            "ready", **{name: status[name] for name in ("grpc", "http", "web", "clickhouse", "store") if name in status}
-        )
+        places = ("grpc", "http", "web", "clickhouse", "store")
+        log.info("ready", **{name: status[name] for name in places if status.get(name)})
         yield started
 
 

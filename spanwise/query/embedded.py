@@ -35,7 +35,8 @@ _CONTENT_TYPES: Final = {
     "XML": "application/xml; charset=UTF-8",
 }
 """The formats that are answered. Those that read or write a schema or a template of the machine are not."""
-_FORMATS: Final = {name.lower(): name for name in _CONTENT_TYPES}
+FORMATS: Final = tuple(_CONTENT_TYPES)
+_FORMATS: Final = {name.lower(): name for name in FORMATS}
 
 _FORMATTING: Final = re.compile(
     r"output_format_(json|csv|tsv|arrow|parquet|orc|pretty|native|binary|msgpack|markdown|values|sql_insert)_\w+"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from spanwise.query.embedded import FORMATS
 from spanwise.store import Store
 from spanwise.web import ReaderConfig
 from tests.clickhouse_http.serving import Endpoint, serving
@@ -281,3 +282,20 @@ def test_a_token_is_the_password_of_any_user(
 
     assert response.headers.get("X-ClickHouse-Exception-Code") == code
     assert (response.status == 200) == (code is None)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_that_is_offered_is_answered(endpoint: Endpoint, format_: str) -> None:
+    response = endpoint.ask("SELECT 'x' AS s", default_format=format_)
+
+    assert (response.status, response.headers["X-ClickHouse-Format"]) == (200, format_)
+    assert (b"x" in response.data) == (format_ != "Null")
+
+
+def test_an_answer_without_rows_has_its_header_where_the_format_has_one(endpoint: Endpoint) -> None:
+    statement = "SELECT 1 AS n WHERE 0"
+
+    assert endpoint.ask(statement, default_format="Native").data == b""
+    assert endpoint.text(statement, default_format="CSVWithNames") == '"n"\n'
+    assert pa.ipc.open_stream(endpoint.ask(statement, default_format="ArrowStream").data).schema.names == ["n"]
+    assert json.loads(endpoint.text(statement, default_format="JSON"))["rows"] == 0

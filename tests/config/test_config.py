@@ -235,3 +235,14 @@ def test_a_wrong_kafka_journal_is_told_by_line_and_option(file: Path, text: str,
     with pytest.raises(ConfigError) as wrong:
         load(file, environ={})
     assert [problem.replace(str(file), "FILE") for problem in wrong.value.problems] == [expected]
+
+
+def test_the_clickhouse_endpoint_listens_beyond_this_machine_only_with_tokens_or_insecure() -> None:
+    open_ = {"clickhouse.address": "0.0.0.0:0"}
+    tokens = [{"name": "grafana", "sha256": "0" * 64}]
+
+    with pytest.raises(ConfigError, match=r"clickhouse.address 0\.0\.0\.0:0 can be reached .* set `web.tokens`"):
+        load(flags=open_, environ={})
+    assert load(flags=open_ | {"clickhouse.insecure": True}, environ={}).clickhouse.listens
+    assert load(flags=open_ | {"web.tokens": tokens}, environ={}).clickhouse.listens
+    assert not load(flags={"clickhouse.address": "off"}, environ={}).clickhouse.listens
