@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,9 @@ import urllib3
 
 from bench.end_to_end import _cpu_s
 from bench.load import send
-from bench.payloads import Payload, agent, small
+from bench.payloads import Payload, agent, fresh, small
 from spanwise.demo import traffic
+from spanwise.journal import KafkaJournalConfig
 from tests.kafka.broker import Cluster, NoKafkaError, jars
 from tests.kafka.fleet import journal_config, made, receiver, worker
 from tests.running import ROOT, RunningServer
@@ -40,6 +42,10 @@ with ClickHouseHTTP(sys.argv[1]) as endpoint:
 """
 _TABLES = """SELECT table, sum(bytes_on_disk) AS bytes FROM system.parts
 WHERE active AND database = 'spanwise' GROUP BY table HAVING bytes > 0 ORDER BY bytes DESC FORMAT JSONEachRow"""
+
+_SENT = "spanwise_kafka_request_bytes_total"
+_WARM = 20
+_SETTLE_S = 4.0
 
 Play = Callable[[RunningServer], int]
 
@@ -64,8 +70,9 @@ def _ask(address: str, statement: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in answer.data.splitlines() if line]
 
 
-def _sent(make: Callable[[int, int], Payload], count: int) -> Play:
-    payloads = [make(seed, time.time_ns()) for seed in range(count)]
+def _sent(make: Callable[[int, int], Payload], count: int, first: int = _WARM) -> Play:
+    rng = random.Random()  # traces of their own in every call
+    payloads = [fresh(make(seed, time.time_ns()), rng) for seed in range(first, first + count)]
 
     def play(front: RunningServer) -> int:
         asyncio.run(send(front.grpc, payloads))
@@ -91,8 +98,9 @@ def _demo(times: int) -> Play:
     return play
 
 
-def _metric(server: RunningServer, name: str) -> float:
-    return sum(float(line.rsplit(" ", 1)[1]) for line in server.metrics() if line.split("{")[0].split(" ")[0] == name)
+def _metric(server: RunningServer, name: str, label: str = "") -> float:
+    lines = [line for line in server.metrics() if line.split("{")[0].split(" ")[0] == name and label in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 def _measure(shape: str, play: Play, directory: Path) -> None:
@@ -113,23 +121,53 @@ def _measure(shape: str, play: Play, directory: Path) -> None:
                 "clickhouse": clickhouse,
             }
             processes = {part: psutil.Process(pid) for part, pid in parts.items()}
+            warm = _sent(small, _WARM, first=0)(front)  # every part has done its work once before it is watched
+            back.wait_for("SELECT count() FROM spans FINAL", warm, timeout_s=600)
+            time.sleep(_SETTLE_S)
             before = {part: _cpu_s(process) for part, process in processes.items()}
+            sent, inserts = _metric(front, _SENT), _inserts(back)
+            kept = _kept(directory, config)
+            disk = _disk(address)
+            started = time.monotonic()
             spans = play(front)
-            back.wait_for("SELECT count() FROM spans FINAL", spans, timeout_s=600)
-            time.sleep(4)  # the traces of the last requests are reconciled
+            back.wait_for("SELECT count() FROM spans FINAL", warm + spans, timeout_s=600)
+            seconds = time.monotonic() - started
+            time.sleep(_SETTLE_S)  # the traces of the last requests are reconciled
             cpu = {part: (_cpu_s(process) - before[part]) / spans * 1e5 for part, process in processes.items()}
-            sent = _metric(front, "spanwise_kafka_request_bytes_total")
-            logs = directory.glob(f"kafka/node-1/data/{config.traces_topic}-*/*.log")
-            kept = sum(path.stat().st_size for path in logs)
-            tables = [row["table"] for row in _ask(address, _TABLES)]
-            for table in tables:
-                _ask(address, f"OPTIMIZE TABLE spanwise.{table} FINAL")
-            rows = _ask(address, _TABLES)
-    print(f"{shape}: {spans} spans of {sent / spans:,.0f} bytes, {kept / spans:,.0f} bytes a span in Kafka")
-    print("  CPU s per 100,000 spans: " + ", ".join(f"{part} {seconds:.2f}" for part, seconds in cpu.items()))
-    total = sum(int(row["bytes"]) for row in rows)
-    print(f"  disk per million spans, merged: {total / spans / 1e3:,.2f} GB; bytes a span by table: ", end="")
-    print(", ".join(f"{row['table']} {int(row['bytes']) / spans:,.0f}" for row in rows))
+            peak = {part: _peak_mib(pid) for part, pid in parts.items()}
+            sent, inserts = _metric(front, _SENT) - sent, _inserts(back) - inserts
+            kept = _kept(directory, config) - kept
+            disk = {table: after - disk.get(table, 0) for table, after in _disk(address).items()}
+    print(
+        f"{shape}: {spans} spans of {sent / spans:,.0f} bytes in {seconds:.1f} s, "
+        f"{kept / spans:,.0f} bytes a span in Kafka"
+    )
+    print("  CPU s per 100,000 spans: " + ", ".join(f"{part} {used:.2f}" for part, used in cpu.items()))
+    print("  memory peak MiB: " + ", ".join(f"{part} {mib:,.0f}" for part, mib in peak.items()))
+    print(f"  inserts into spans: {inserts:.0f}, {inserts / seconds:.1f} a second")
+    print(f"  disk, merged: {sum(disk.values()) / spans:,.0f} bytes a span; ", end="")
+    print(", ".join(f"{table} {bytes_ / spans:,.0f}" for table, bytes_ in disk.items() if bytes_ >= spans))
+
+
+def _peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def _inserts(worker_: RunningServer) -> float:
+    return _metric(worker_, "spanwise_insert_seconds_count", 'table="spans"')
+
+
+def _kept(directory: Path, config: KafkaJournalConfig) -> int:
+    logs = directory.glob(f"kafka/node-1/data/{config.traces_topic}-*/*.log")
+    return sum(path.stat().st_size for path in logs)
+
+
+def _disk(address: str) -> dict[str, int]:
+    """Bytes of each table once everything in it is merged."""
+    for row in _ask(address, _TABLES):
+        _ask(address, f"OPTIMIZE TABLE spanwise.{row['table']} FINAL")
+    return {row["table"]: int(row["bytes"]) for row in _ask(address, _TABLES)}
 
 
 def main() -> None:
