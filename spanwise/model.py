@@ -57,6 +57,11 @@ class Table:
     shard_by: str = "cityHash64(trace_id)"
     """Which shard of a cluster a row lies on: an expression of key columns, the same for all versions of the row."""
 
+    @property
+    def stored(self) -> tuple[Column, ...]:
+        """All columns of the table in ClickHouse."""
+        return (*self.columns, RETENTION)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
@@ -97,6 +102,14 @@ _RECEIVED = Column(
     "When the request that carried the row was made durable. TTLs count from here.",
     "Delta, ZSTD(1)",
 )
+RETENTION: Final = Column(
+    "retention",
+    _LC,
+    _DICT,
+    "How long the row is kept: the class of its tenant in `store.ttl_classes`, '' for the common one; with `failed` at its "
+    "end once it was kept longer because its trace failed. Filled in by the store.",
+)
+"""The last column of every table, in no batch: ClickHouse computes it."""
 _VERSION = Column(
     "version",
     "UInt64",

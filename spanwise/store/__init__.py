@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from spanwise.store.connect import Store, StoreConfig, TtlDays, load_sql
+from spanwise.store.connect import Store, StoreConfig, load_sql
 from spanwise.store.errors import QueryError, StoreConfigError, StoreError
 from spanwise.store.migrate import open_store, prepare
+from spanwise.store.ttl import TtlDays, TtlOptions
 
 __all__ = [
     "QueryError",
@@ -13,6 +14,7 @@ __all__ = [
     "StoreConfigError",
     "StoreError",
     "TtlDays",
+    "TtlOptions",
     "load_sql",
     "open_store",
     "prepare",

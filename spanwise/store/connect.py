@@ -32,6 +32,7 @@ from spanwise.model import Table
 from spanwise.stage import OverloadedError
 from spanwise.store.cluster import DDL_SETTINGS, READ_SETTINGS, SAME_REPLICA_SETTINGS, WRITE_SETTINGS, Cluster
 from spanwise.store.errors import QueryError, StoreConfigError, StoreError, code_of
+from spanwise.store.ttl import TtlOptions, literal
 
 # clickhouse-connect asks for `version()` and the like when it opens; a server that does not answer stops the start.
 _CONNECT_TIMEOUT_S: Final = 5
@@ -54,6 +55,8 @@ _INSERT_SETTINGS: Final = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # Merging inside the new part costs as much as writing it, and `FINAL` needs no help from it.
     "optimize_on_insert": 0,
+    # The days of an insert are bounded by whoever makes it, times the classes of retention of its tenants.
+    "max_partitions_per_insert_block": 1_000,
 }
 
 _DERIVE_SETTINGS: Final = {
@@ -64,22 +67,6 @@ _DERIVE_SETTINGS: Final = {
     "max_threads": 1,
     "max_insert_threads": 1,
 }
-
-
-class TtlDays(BaseModel):
-    """Days rows are kept after they were received, 0 for ever. Counted from arrival, so imported history stays."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    spans: int = Field(30, ge=0, description="Days a span is kept after it was received, 0 for ever.")
-    content: int = Field(30, ge=0, description="Days prompts, answers and other large values are kept, 0 for ever.")
-    log_events: int = Field(30, ge=0, description="Days log records are kept, 0 for ever.")
-    traces: int = Field(90, ge=0, description="Days the summary of a trace is kept, 0 for ever.")
-    findings: int = Field(90, ge=0, description="Days a finding is kept, 0 for ever.")
-    alert_deliveries: int = Field(
-        90, ge=0, description="Days it is kept which findings webhooks were told about, 0 for ever."
-    )
-    rollup_1m: int = Field(400, ge=0, description="Days the sums of a minute are kept, 0 for ever.")
 
 
 class StoreTlsConfig(BaseModel):
@@ -101,10 +88,8 @@ class StoreTlsConfig(BaseModel):
         return self
 
 
-class StoreConfig(BaseModel):
-    """Where rows are kept and how much a query may use."""
-
-    model_config = ConfigDict(extra="forbid")
+class StoreConfig(TtlOptions):
+    """Where rows are kept, for how long, and how much a query may use."""
 
     dsn: SecretStr = Field(
         SecretStr(""),
@@ -134,7 +119,6 @@ class StoreConfig(BaseModel):
         description="Create and change tables at the start. Without it their schema is only checked, so that the user "
         "needs to read and insert, no more: see `spanwise schema`.",
     )
-    ttl_days: TtlDays = Field(default_factory=TtlDays, description="How long each table keeps its rows.")
     readers: int = Field(3, ge=1, le=64, description="Queries of users that run at once; the next one waits.")
     reader_wait_s: float = Field(10, ge=0, description="How long a query waits for its turn before it is refused.")
     query_timeout_s: int = Field(30, ge=1, description="Longest run time of a query.")
@@ -598,10 +582,4 @@ def _write_ipc(sink: io.IOBase, batch: pa.RecordBatch, compression: Literal["lz4
         writer.write_batch(batch)
 
 
-def literal(value: object) -> str:
-    """A value as a string of SQL."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-__all__ = ["QueryError", "Store", "StoreConfig", "TtlDays", "load_sql"]
+__all__ = ["QueryError", "Store", "StoreConfig", "load_sql"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from spanwise.model import TABLES, Column, Table
+from spanwise.model import RETENTION, TABLES, Column, Table
 from spanwise.store.connect import DEDUPLICATION_WINDOW
 
 FIRST: Final = Path(__file__).with_name("migrations") / "0001_tables.sql"
@@ -53,7 +53,7 @@ _COLUMN_SETTINGS: Final = {
 
 def create_table(table: Table) -> str:
     """The `CREATE TABLE IF NOT EXISTS` statement of a table, without a database name and without its TTL."""
-    parts = [_column(table, column) for column in table.columns]
+    parts = [_column(table, column) for column in table.stored]
     parts += _INDEXES.get(table.name, ())
     settings = {
         "non_replicated_deduplication_window": DEDUPLICATION_WINDOW,
@@ -65,7 +65,7 @@ def create_table(table: Table) -> str:
     return (
         f"CREATE TABLE IF NOT EXISTS {table.name}\n(\n    {body}\n)\n"
         f"ENGINE = ReplacingMergeTree({', '.join(filter(None, (table.version, table.deleted)))})\n"
-        "PARTITION BY day\n"
+        "PARTITION BY (day, retention)\n"
         f"ORDER BY ({', '.join(table.order_by)})\n"
         f"SETTINGS {', '.join(f'{name} = {value}' for name, value in settings.items())}\n"
         f"COMMENT {_quoted(table.doc)};\n"
@@ -75,8 +75,9 @@ def create_table(table: Table) -> str:
 def _column(table: Table, column: Column) -> str:
     codec = f" CODEC({column.codec})" if column.codec else ""
     settings = _COLUMN_SETTINGS.get((table.name, column.name), "")
+    default = " DEFAULT ''" if column is RETENTION else ""
     return (
-        f"`{column.name}` {column.type} COMMENT {_quoted(column.doc)}{codec}"
+        f"`{column.name}` {column.type}{default} COMMENT {_quoted(column.doc)}{codec}"
         f"{f' SETTINGS ({settings})' if settings else ''}"
     )
 

@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from spanwise.model import TABLES, Column, Table
 from spanwise.store.cluster import LOCAL
-from spanwise.store.connect import DEDUPLICATION_WINDOW, Store, TtlDays, load_sql
+from spanwise.store.connect import DEDUPLICATION_WINDOW, Store, load_sql
 from spanwise.store.errors import StoreConfigError, StoreError
+from spanwise.store.ttl import TtlOptions, class_of_tenant, ttl
 
 LEDGER: Final = """CREATE TABLE IF NOT EXISTS schema_migrations
 (
@@ -39,7 +40,7 @@ _RACING: Final = frozenset({517})
 _RACES_MAX: Final = 10
 _RACE_PAUSE_S: Final = 0.3
 
-_TTL = re.compile(r"TTL toDateTime\(received_at\) \+ toIntervalDay\((\d+)\)")
+_TTL: Final = re.compile(r" TTL (.*) SETTINGS ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +127,13 @@ def check_schema(store: Store) -> None:
         )
 
 
-def apply_options(store: Store, ttl_days: TtlDays) -> list[str]:
+def apply_options(store: Store, options: TtlOptions) -> list[str]:
     """Make TTLs, and the fsync of the embedded engine, what the configuration says; returns the statements it took.
 
     A changed TTL rewrites no data: only the deletion times beside the parts are computed again.
     """
     for _ in range(_RACES_MAX):
-        statements = _option_statements(store, ttl_days)
+        statements = _option_statements(store, options)
         try:
             for statement in statements:
                 for said in store.cluster.statements(statement) if store.cluster else [statement]:
@@ -146,20 +147,18 @@ def apply_options(store: Store, ttl_days: TtlDays) -> list[str]:
     raise StoreConfigError(f"the tables in {store.place} are being changed all the time: is another start doing it?")
 
 
-def _option_statements(store: Store, ttl_days: TtlDays) -> list[str]:
-    rows = store.read_arrow(
-        "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
-    ).to_pylist()
-    engines = {row["name"].removesuffix(LOCAL if store.cluster else ""): row["engine_full"] for row in rows}
+def _option_statements(store: Store, options: TtlOptions) -> list[str]:
+    """What the tables lack of what the options say: the class of a tenant first, since the TTL asks for it."""
+    rows = store.read_arrow(load_sql("spanwise.store", "options")).to_pylist()
+    found = {row["name"].removesuffix(LOCAL if store.cluster else ""): row for row in rows}
     statements = []
     for table in TABLES:
-        engine = engines[table.name]
-        want = getattr(ttl_days, table.name)
-        match = _TTL.search(engine)
-        have = int(match.group(1)) if match else 0
-        if want != have:
-            change = f"MODIFY TTL toDateTime(received_at) + toIntervalDay({want})" if want else "REMOVE TTL"
-            statements.append(f"ALTER TABLE {table.name} {change}")
+        engine = found[table.name]["engine"]
+        if found[table.name]["class_of_tenant"] != (wanted := class_of_tenant(options)):
+            statements.append(f"ALTER TABLE {table.name} MODIFY COLUMN retention DEFAULT {wanted}")
+        have = match[1] if (match := _TTL.search(engine)) else ""
+        if have != (want := ttl(options, table.name)):
+            statements.append(f"ALTER TABLE {table.name} {f'MODIFY TTL {want}' if want else 'REMOVE TTL'}")
         if store.embedded and "fsync_after_insert = 1" not in engine:
             statements.append(
                 f"ALTER TABLE {table.name} MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1"
@@ -215,7 +214,7 @@ def prepare(store: Store) -> list[str]:
     if not store.config.migrate:
         check_schema(store)
         return []
-    done = [*migrate(store), *apply_options(store, store.config.ttl_days)]
+    done = [*migrate(store), *apply_options(store, store.config)]
     prove_deduplication(store)
     return done
 

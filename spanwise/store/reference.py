@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from spanwise.model import TABLES, Table
-from spanwise.store.connect import TtlDays
 from spanwise.store.migrate import migrations
+from spanwise.store.ttl import TtlDays
 
 _HEAD = """# Tables
 
@@ -18,8 +18,8 @@ and tokens, only over `usage_scope = 'own'`.
 SELECT agent_name, sum(cost_usd) AS usd FROM spans FINAL WHERE usage_scope = 'own' GROUP BY agent_name ORDER BY usd DESC
 ```
 
-Rows are partitioned by `day` and deleted by whole parts, counted from `received_at`: an import of old traces stays as
-long as what happens today. Changing a TTL copies no data of parts over 128 MiB.
+Rows are partitioned by `day` and [`retention`](retention.md) and deleted by whole parts, counted from `received_at`: an
+import of old traces stays as long as what happens today. Changing a TTL copies no data of parts over 128 MiB.
 """
 
 
@@ -43,7 +43,7 @@ def _table(table: Table) -> str:
         "|---|---|---|",
     ]
     lines += [
-        f"| `{column.name}` | `{column.type}` | {column.doc.replace('|', chr(92) + '|')} |" for column in table.columns
+        f"| `{column.name}` | `{column.type}` | {column.doc.replace('|', chr(92) + '|')} |" for column in table.stored
     ]
     return "\n".join([*lines, ""])
 

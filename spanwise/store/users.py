@@ -8,8 +8,9 @@ from typing import Final
 
 from spanwise.model import TABLES
 from spanwise.store.cluster import LOCAL, READ_SETTINGS, Cluster
-from spanwise.store.connect import literal, load_sql
+from spanwise.store.connect import load_sql
 from spanwise.store.migrate import LEDGER, migrations
+from spanwise.store.ttl import literal
 
 _SHARDS_MUST_KNOW: Final = """\
 -- The policies are on the tables of the nodes, and hold there for the user who asked only if the cluster has a <secret>

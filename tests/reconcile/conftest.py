@@ -109,7 +109,7 @@ class World:
 
     def spans(self) -> dict[int, Row]:
         """Stored rows by span number."""
-        table = self.store.read_arrow("SELECT * FROM spans FINAL", schema=SPANS.arrow)
+        table = self.store.read_arrow(f"SELECT {', '.join(SPANS.names)} FROM spans FINAL", schema=SPANS.arrow)
         return {int(str(row["span_id"]), 16): row for row in table.to_pylist()}
 
     def traces(self) -> dict[str, Mapping[str, Any]]:

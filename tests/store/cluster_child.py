@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from clickhouse_connect.driver.exceptions import Error as DriverError
 
 from spanwise.model import CONTENT, SPANS
-from spanwise.store import Store, StoreConfig, TtlDays, connect
+from spanwise.store import Store, StoreConfig, TtlDays, TtlOptions, connect
 from spanwise.store import cluster as clusters
 from spanwise.store.errors import code_of
 from spanwise.store.migrate import apply_options, check_schema, migrate, prove_deduplication
@@ -71,7 +71,7 @@ def opened(folder: Path, *, users: str = "") -> OneNode:
 def distributed(folder: Path) -> dict[str, Any]:
     store = opened(folder)
     migrate(store)
-    apply_options(store, TtlDays(spans=0, content=0))
+    apply_options(store, TtlOptions(ttl_days=TtlDays(spans=0, content=0)))
     check_schema(store)
     prove_deduplication(store)
     rows = spans([span(n, content=[reference()] if n == 0 else []) for n in range(50)])
@@ -91,8 +91,8 @@ def distributed(folder: Path) -> dict[str, Any]:
         f"SELECT value FROM span_content WHERE tenant = 't' AND trace_id = '{0:032x}'"
     ).to_pylist()[0]["value"]
     found["views"] = [view for view in view_names() if store.read_arrow(f"SELECT * FROM {view}").num_rows >= 0]
-    found["second_start"] = [*migrate(store), *apply_options(store, TtlDays(spans=0, content=0))]
-    changed = apply_options(store, TtlDays(spans=9, content=0))
+    found["second_start"] = [*migrate(store), *apply_options(store, TtlOptions(ttl_days=TtlDays(spans=0, content=0)))]
+    changed = apply_options(store, TtlOptions(ttl_days=TtlDays(spans=9, content=0)))
     found["changed_ttl"] = [statement.split()[2] for statement in changed]
     found["engine_of_spans_local"] = store.read_arrow(
         "SELECT engine_full FROM system.tables WHERE name = 'spans_local'"

@@ -78,7 +78,7 @@ def open_config(config: StoreConfig) -> Iterator[Callable[..., Store]]:
         store = Store(config.model_copy(update=changes))
         opened.append(store)
         migrate(store)
-        apply_options(store, store.config.ttl_days)
+        apply_options(store, store.config)
         return store
 
     yield make

@@ -128,7 +128,7 @@ def test_second_start_changes_nothing_on_a_cluster(distributed: Any) -> None:
 
 def test_changed_ttl_reaches_the_tables_of_the_nodes(distributed: Any) -> None:
     assert distributed["changed_ttl"] == ["spans"]
-    assert "toIntervalDay(9)" in distributed["engine_of_spans_local"]
+    assert "[90], 9)" in distributed["engine_of_spans_local"]
 
 
 @pytest.mark.usefixtures("distributed")

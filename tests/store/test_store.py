@@ -15,7 +15,7 @@ import pytest
 from sinks import ClickHouseSink, ClickHouseSinkConfig
 from spanwise.model import ALERT_DELIVERIES, CONTENT, FINDINGS, LOG_EVENTS, ROLLUP_1M, SPANS, TABLES, TRACES, Table
 from spanwise.stage import OverloadedError, RejectedError
-from spanwise.store import Store, StoreConfig, StoreConfigError, StoreError, TtlDays, open_store
+from spanwise.store import Store, StoreConfig, StoreConfigError, StoreError, TtlDays, TtlOptions, open_store
 from spanwise.store.migrate import Migration, apply_options, migrate, migrations, prove_deduplication
 from tests.store.clickhouse_http import ClickHouseHTTP, Fault
 from tests.store.rows import DAY, NOW_NS, content, log_events, span, spans, traces
@@ -74,7 +74,7 @@ def sorted_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 def test_second_start_applies_nothing(open_config: Callable[..., Store]) -> None:
     open_config()
     again = open_config()
-    assert (migrate(again), apply_options(again, again.config.ttl_days)) == ([], [])
+    assert (migrate(again), apply_options(again, again.config)) == ([], [])
 
 
 def test_racing_starts_record_each_migration_once(open_config: Callable[..., Store], config: StoreConfig) -> None:
@@ -110,7 +110,7 @@ def test_migrated_table_has_the_columns_of_the_model(store: Store, table: Table)
         {"table": table.name},
     ).to_pylist()
     assert [(row["name"], row["type"], row["comment"]) for row in rows] == [
-        (column.name, column.type, column.doc) for column in table.columns
+        (column.name, column.type, column.doc) for column in table.stored
     ]
 
 
@@ -258,10 +258,10 @@ def test_missing_table_is_retried_not_rejected(fresh: Store) -> None:
 def test_rows_read_back_and_inserted_again_are_the_same_rows(store: Store) -> None:
     original = spans([full(n) for n in range(16)])
     store.insert(SPANS, original, "original")
-    first = store.read_arrow("SELECT * FROM spans FINAL", schema=SPANS.arrow)
+    first = store.read_arrow(f"SELECT {', '.join(SPANS.names)} FROM spans FINAL", schema=SPANS.arrow)
     store.command("TRUNCATE TABLE spans")
     store.insert(SPANS, first.combine_chunks().to_batches()[0], "copy")
-    again = store.read_arrow("SELECT * FROM spans FINAL", schema=SPANS.arrow)
+    again = store.read_arrow(f"SELECT {', '.join(SPANS.names)} FROM spans FINAL", schema=SPANS.arrow)
     assert first.schema == SPANS.arrow
     assert sorted_rows(first) == sorted_rows(original)
     assert sorted_rows(again) == sorted_rows(original)
@@ -363,7 +363,7 @@ def test_old_events_that_arrive_today_stay(open_config: Callable[..., Store]) ->
 
 def test_ttl_of_no_days_keeps_rows_for_ever(open_config: Callable[..., Store]) -> None:
     store = open_config(ttl_days=TtlDays(spans=7))
-    apply_options(store, TtlDays(spans=0))
+    apply_options(store, TtlOptions(ttl_days=TtlDays(spans=0)))
     engine = scalar(
         store, "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'spans'"
     )
@@ -372,8 +372,9 @@ def test_ttl_of_no_days_keeps_rows_for_ever(open_config: Callable[..., Store]) -
 
 def test_changed_ttl_is_one_statement_a_table(open_config: Callable[..., Store]) -> None:
     store = open_config(ttl_days=TtlDays(spans=7))
-    assert apply_options(store, TtlDays(spans=9)) == [
-        "ALTER TABLE spans MODIFY TTL toDateTime(received_at) + toIntervalDay(9)"
+    assert apply_options(store, TtlOptions(ttl_days=TtlDays(spans=9))) == [
+        "ALTER TABLE spans MODIFY TTL "
+        "toDateTime(received_at) + toIntervalDay(transform(retention, ['failed'], [90], 9))"
     ]
 
 
@@ -407,7 +408,7 @@ def test_changed_ttl_rewrites_no_column_of_large_parts(open_config: Callable[...
         )
 
     before, before_ttl = data_inode(), ttl_max()
-    apply_options(store, TtlDays(content=60))
+    apply_options(store, TtlOptions(ttl_days=TtlDays(content=60)))
     for _ in range(100):
         if ttl_max() != before_ttl:
             break

@@ -65,13 +65,14 @@ CREATE TABLE IF NOT EXISTS spans
     `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
     `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
     `version` UInt64 COMMENT 'Which of several rows with one key wins, the same in any order of arrival: (end time >> 20 ns) in the upper 41 bits, then 19 bits of content hash, then 4 bits counting corrections.' CODEC(ZSTD(1)),
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.',
     INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_conversation_id conversation_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_response_id response_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_start_time start_time TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (tenant, toStartOfMinute(start_time), trace_id, span_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728
 COMMENT 'One row a span, canonical names of the newest OpenTelemetry GenAI conventions. Read it with `FINAL`.';
@@ -83,10 +84,11 @@ CREATE TABLE IF NOT EXISTS content
     `hash` String COMMENT '32 hex digits: 128-bit XXH3 of `value`.' CODEC(ZSTD(1)),
     `value` String COMMENT 'The text itself, whole.' CODEC(ZSTD(1)) SETTINGS (min_compress_block_size = 16777216, max_compress_block_size = 16777216),
     `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
-    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1))
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.'
 )
 ENGINE = ReplacingMergeTree()
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (tenant, trace_id, hash)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728, index_granularity_bytes = 67108864, merge_max_block_size_bytes = 67108864
 COMMENT 'Each distinct large value and chat message, once per trace and day.';
@@ -134,10 +136,11 @@ CREATE TABLE IF NOT EXISTS log_events
     `record_id` String COMMENT '32 hex digits: hash of the record, so that a repeated delivery is one row.' CODEC(ZSTD(1)),
     `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
     `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.',
     INDEX by_response_id response_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree()
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (tenant, trace_id, span_id, record_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1, min_bytes_for_wide_part = 134217728
 COMMENT 'OTLP log records that carry GenAI content, cost or usage, normalised like spans and kept to be joined to them.';
@@ -174,11 +177,12 @@ CREATE TABLE IF NOT EXISTS traces
     `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',
     `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
     `version` UInt64 COMMENT 'Grows with every recount.' CODEC(ZSTD(1)),
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.',
     INDEX by_start_time start_time TYPE minmax GRANULARITY 1,
     INDEX by_conversation_id conversation_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (tenant, trace_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'One summary a trace, recounted from its deduplicated spans whenever they change. Read it with `FINAL`.';
@@ -212,11 +216,12 @@ CREATE TABLE IF NOT EXISTS findings
     `received_at` DateTime64(3, 'UTC') COMMENT 'When the request that carried the row was made durable. TTLs count from here.' CODEC(Delta, ZSTD(1)),
     `version` UInt64 COMMENT 'Grows each time the finding is written.' CODEC(ZSTD(1)),
     `withdrawn` UInt8 COMMENT '1: spans that came late showed that it was none.',
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.',
     INDEX by_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_version version TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version, withdrawn)
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (tenant, toStartOfHour(started_at), trace_id, finding_id)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'One row a failure found in a trace, written again when it grows. Read it with `FINAL`.';
@@ -230,10 +235,11 @@ CREATE TABLE IF NOT EXISTS alert_deliveries
     `message` String COMMENT '`Idempotency-Key` of the message.' CODEC(ZSTD(1)),
     `tenant` LowCardinality(String) COMMENT 'As in `findings`.',
     `day` Date COMMENT 'Partition: the UTC day of `received_at`.',
-    `received_at` DateTime64(3, 'UTC') COMMENT 'When the receiver had answered, or the outcome was certain. TTLs count from here.' CODEC(Delta, ZSTD(1))
+    `received_at` DateTime64(3, 'UTC') COMMENT 'When the receiver had answered, or the outcome was certain. TTLs count from here.' CODEC(Delta, ZSTD(1)),
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.'
 )
 ENGINE = ReplacingMergeTree()
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (webhook, finding_id, severity)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'Which webhook was told about which finding, and how bad it was then. What is not here is still to be sent.';
