@@ -201,7 +201,7 @@ async def _work(
         config.rollups,
         store=store,
         journal=journal,
-        keep_days=config.store.ttl_days.spans,
+        keep_days=config.store.shortest_days("spans"),
         skew_s=_CLOCK_SKEW_S if config.store.cluster else 0.0,
     )
     telemetry.watch_rollups(rollups)

@@ -119,6 +119,10 @@ class TtlOptions(BaseModel):
             found[kept_as] = max(found[name], kept, key=lambda days: days or _FOR_EVER_DAYS)
         return found
 
+    def shortest_days(self, table: str) -> int:
+        """Days after which rows of a table may be gone, 0 for never."""
+        return min((days for days in self.days(table).values() if days), default=0)
+
     def kept_longer(self, table: str) -> list[tuple[str, str, int]]:
         """(class, class of its failed traces, days of the former) wherever the latter keeps a table's rows longer."""
         days = self.days(table)

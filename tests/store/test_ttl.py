@@ -108,6 +108,7 @@ def test_days_of_each_class() -> None:
     assert options.days("content") == {"": 14, "trial": 1, "audit": 14, "failed": 60, "audit_failed": 365}
     assert options.kept_longer("content") == [("", "failed", 14), ("audit", "audit_failed", 14)]
     assert options.kept_longer("findings") == []
+    assert (options.shortest_days("spans"), options.shortest_days("content")) == (7, 1)
 
 
 def test_failed_traces_are_never_kept_shorter_than_others() -> None:

@@ -271,10 +271,11 @@ CREATE TABLE IF NOT EXISTS rollup_1m
     `first_chunk_buckets` Map(Int16, UInt64) COMMENT 'The same for the time to the first chunk, where it is known.' CODEC(ZSTD(1)),
     `day` Date COMMENT 'Partition: the UTC day of the minute.',
     `received_at` DateTime64(3, 'UTC') COMMENT 'Receipt of the first span counted. TTLs count from here.' CODEC(Delta, ZSTD(1)),
-    `version` UInt64 COMMENT 'When the count began, ns: the last one has seen everything.'
+    `version` UInt64 COMMENT 'When the count began, ns: the last one has seen everything.',
+    `retention` LowCardinality(String) DEFAULT '' COMMENT 'How long the row is kept: the class of its tenant in `store.ttl_classes`, \'\' for the common one; with `failed` at its end once it was kept longer because its trace failed. Filled in by the store.'
 )
 ENGINE = ReplacingMergeTree(version)
-PARTITION BY day
+PARTITION BY (day, retention)
 ORDER BY (tenant, minute, service, agent_name, agent_version, operation, kind, provider, model, tool_name)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1
 COMMENT 'Sums of one closed minute, recounted from its deduplicated GenAI spans whenever they change. Read the view `rollup`, which adds what is not counted yet.';
