@@ -67,13 +67,12 @@ def test_rows_of_two_classes_never_share_a_part(store: Store) -> None:
 
 
 def test_kept_copy_of_a_row_outlives_it_and_counts_once(store: Store) -> None:
-    received = now_ms(store) - 31 * DAY_MS
-    store.command("SYSTEM STOP TTL MERGES spans")
+    received = now_ms(store) - 20 * DAY_MS
     store.insert(SPANS, spans([span(1, name="failed", received_at=received)]), "token")
     columns = ", ".join(SPANS.names)
     store.command(f"INSERT INTO spans ({columns}, retention) SELECT {columns}, 'failed' FROM spans FINAL")
     seen = store.read_arrow("SELECT count() AS rows, any(retention) AS retention FROM spans FINAL").to_pylist()
-    store.command("SYSTEM START TTL MERGES spans")
+    apply_options(store, TtlOptions.model_validate({"ttl_days": {"spans": 7}}))
     assert (seen, names(store, "spans", "retention")) == ([{"rows": 1, "retention": "failed"}], ["failed"])
 
 
