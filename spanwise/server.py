@@ -36,6 +36,7 @@ from spanwise.query import StoreQueries
 from spanwise.query.embedded import EmbeddedQueries
 from spanwise.reconciler import WATERMARK as RECONCILER_WATERMARK
 from spanwise.reconciler import Reconciler
+from spanwise.retention import Retention
 from spanwise.rollups import WATERMARK as ROLLUPS_WATERMARK
 from spanwise.rollups import Rollups
 from spanwise.store import Store, StoreConfigError, StoreError, open_store
@@ -231,6 +232,11 @@ async def _work(
     telemetry.watch_budgets(budgets)
     budgets.start()
     stack.push_async_callback(asyncio.to_thread, budgets.stop, _STOP_PART_S)
+
+    retention = Retention(config.store, store=store)
+    telemetry.watch_retention(retention)
+    retention.start()
+    stack.push_async_callback(asyncio.to_thread, retention.stop, _STOP_PART_S)
 
     def on_stored(spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         telemetry.count_gen_ai(spans)

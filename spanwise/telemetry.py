@@ -417,6 +417,10 @@ class Telemetry:
         """Read the figures of rollups at each scrape."""
         self.registry.register(_PartCollector(rollups, _ROLLUPS_METRICS))
 
+    def watch_retention(self, retention: WatchedPart) -> None:
+        """Read the figures of what keeps failed traces at each scrape."""
+        self.registry.register(_PartCollector(retention, _RETENTION_METRICS))
+
     # Pipeline
 
     def decoded(
@@ -621,6 +625,11 @@ _ALERT_METRICS: Final = (
     ("rejected", "alerts_rejected_findings", "counter", "Findings the receiver said it will never take."),
 )
 _ALERT_FAILURES: Final = ("alerts_failed_attempts", "Attempts to send that failed; most are made again.")
+_RETENTION_METRICS: Final = (
+    ("copied", "retention_copied_partitions", "counter", "Days of a table whose failed traces were kept, each time."),
+    ("seconds", "retention_seconds", "counter", "Time spent keeping them."),
+    ("failures", "retention_errors", "counter", "Rounds that failed and are tried again."),
+)
 _ROLLUPS_METRICS: Final = (
     ("dirty", "rollups_dirty_minutes", "gauge", "Minutes of tenants that wait to be counted."),
     ("lost", "rollups_lost", "gauge", "1 while more minutes wait than memory holds; they are found again."),
@@ -654,6 +663,7 @@ _WATCHED_METRICS: Final = (
     *_DETECTOR_METRICS,
     *_ROLLUPS_METRICS,
     *_BUDGETS_METRICS,
+    *_RETENTION_METRICS,
 )
 _WATCHED_REFERENCE: Final = [
     *(

@@ -21,6 +21,7 @@ from spanwise.journal.kafka.journal import KafkaStats
 from spanwise.model import SPANS, SpanBatch
 from spanwise.pipeline import PipelineObserver
 from spanwise.reconciler import ReconcilerStats
+from spanwise.retention import RetentionStats
 from spanwise.rollups import RollupsStats
 from spanwise.telemetry import OTHER, Telemetry, TelemetryConfig
 
@@ -254,7 +255,7 @@ def test_two_telemetries_share_nothing() -> None:
 class _Watched:
     """A part all of whose figures are 1."""
 
-    def __init__(self, kind: type[ReconcilerStats | DetectorStats | RollupsStats]) -> None:
+    def __init__(self, kind: type[ReconcilerStats | DetectorStats | RollupsStats | RetentionStats]) -> None:
         self._kind = kind
 
     def stats(self) -> object:
@@ -292,6 +293,7 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.watch_alerts(_WatchedAlerts())
     telemetry.watch_budgets(_WatchedBudgets())
     telemetry.watch_rollups(_Watched(RollupsStats))
+    telemetry.watch_retention(_Watched(RetentionStats))
     telemetry.found(signature="retry_loop", kind="identical", severity="high", service="shop", agent="buyer")
     telemetry.wasted(signature="retry_loop", service="shop", agent="buyer", tokens=1, cost_usd=Decimal(1))
     telemetry.signature_failed("retry_loop")
