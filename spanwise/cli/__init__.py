@@ -67,6 +67,11 @@ class SqlFormat(StrEnum):
     parquet = "parquet"
 
 
+class ExportFormat(StrEnum):
+    parquet = "parquet"
+    otlp = "otlp-jsonl"
+
+
 def main() -> None:
     """Entry point of the program."""
     app(prog_name="spanwise")
@@ -386,6 +391,45 @@ def alerts_test(
 
     with _sentences():
         alerts.send_sample(config, name, sys.stdout)
+
+
+@app.command("export", rich_help_panel="Load")
+def export_(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Directory, or - for standard output.")],
+    format_: Annotated[
+        ExportFormat,
+        typer.Option("--format", "-f", help="Parquet tables, or spans and log records to import again."),
+    ] = ExportFormat.otlp,
+    start: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="Spans from then on: 2026-11-21, 2026-11-21T08:30, 7d ago.")
+    ] = "",
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="Spans that started before then.")] = "",
+    tenant: Annotated[str, typer.Option(help="Only of this tenant.")] = "",
+    trace_id: Annotated[str, typer.Option("--trace", metavar="ID", help="Only this trace.")] = "",
+    service: Annotated[str, typer.Option(help="Only traces with this service.")] = "",
+    agent: Annotated[str, typer.Option(help="Only traces with this agent.")] = "",
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only traces with a finding of severity high or worse.")
+    ] = False,
+    web: Web = None,
+) -> None:
+    """Write spans, prompts, log records and what was found in them to files.
+
+    A file holds a UTC day and is there when it is whole. The same command goes on where an earlier one was stopped.
+    What `otlp-jsonl` writes, `spanwise import` takes.
+    """
+    from spanwise.cli import export
+
+    with _sentences():
+        asked: dict[str, str | bool] = {
+            "from": start,
+            "to": end,
+            "tenant": tenant,
+            "trace": trace_id.lower(),
+            "service": service,
+        }
+        asked |= {"agent": agent, "failed": failed}
+        export.export(Client.from_environment(web), asked, format_.value, output)
 
 
 topics_app = typer.Typer(help="The Kafka topics of `journal.kind: kafka`.", no_args_is_help=True)

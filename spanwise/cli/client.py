@@ -22,10 +22,12 @@ _PIECE: Final = 1 << 18
 class CommandError(Exception):
     """A command cannot do its work: one sentence, and the next step."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, status: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.status = status
+        """Of the server's answer, 0 where there was none."""
 
 
 class Client:
@@ -125,4 +127,4 @@ def _refusal(url: str, answer: urllib3.BaseHTTPResponse) -> CommandError:
         )
     if answer.status == 401:
         hint = "set SPANWISE_TOKEN to one of the server's `web.tokens`"
-    return CommandError(message, hint)
+    return CommandError(message, hint, status=answer.status)
