@@ -230,7 +230,12 @@ def values_schema() -> Schema:
             }
         ),
         "prometheusRule": _only(
-            {"enabled": _FLAG, "defaultRules": _only({"enabled": _FLAG}), "groups": _LIST, "extraLabels": _LABELS}
+            {
+                "enabled": _FLAG,
+                "defaultRules": _only({"enabled": _FLAG, "docsUrl": _TEXT}),
+                "groups": _LIST,
+                "extraLabels": _LABELS,
+            }
         ),
         "networkPolicy": _only(
             {

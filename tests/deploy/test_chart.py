@@ -282,6 +282,14 @@ def test_rules_are_those_of_prometheus(program: str) -> None:
     _specification("PrometheusRule").validate(rule["spec"])
 
 
+def test_runbooks_can_be_read_where_the_docs_are(program: str) -> None:
+    docs = "prometheusRule.defaultRules.docsUrl=https://git.example.com/docs/"
+    done = render(program, "--values", str(VALUES["single-tuned"]), "--set", docs)
+
+    assert "runbook_url: https://git.example.com/docs/signatures/retry_loop.md\n" in done.stdout
+    assert "spanwise.example" not in done.stdout
+
+
 REFUSED = {
     "mode must be set": (),
     "anybody could send": ("--set", "mode=single"),
