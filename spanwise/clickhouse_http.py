@@ -15,15 +15,13 @@ import re
 import secrets
 import time
 import uuid
-import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import aiohttp
-import cramjam
 import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,7 +30,7 @@ from receiver.auth import Tokens
 from receiver.config import MIB, Address, HostPort, parse_address
 from receiver.connections import Connection, Connections
 from receiver.inflate import Gunzip
-from spanwise._native import NativeBlocks, compressed_frames
+from spanwise.clickhouse_wire import Outlet, best_encoding, exception_block
 from spanwise.query.embedded import Answer, EmbeddedQueries, QueryLimits, Question
 from spanwise.stage import OverloadedError
 from spanwise.store import QueryError, StoreError
@@ -65,14 +63,15 @@ _TRANSPORT: Final = frozenset(
 _STATUS: Final = {
     194: 401,  # REQUIRED_PASSWORD
     **dict.fromkeys((164, 192, 193, 497, 516), 403),  # READONLY, UNKNOWN_USER, ..., ACCESS_DENIED
-    **dict.fromkeys((46, 47, 60, 63, 73, 81, 115), 404),  # what is named does not exist
+    **dict.fromkeys((46, 47, 50, 60, 63, 73, 78, 81, 115), 404),  # what is named does not exist
     159: 408,  # TIMEOUT_EXCEEDED
-    **dict.fromkeys((6, 27, 36, 38, 41, 42, 43, 53, 62, 70, 72, 130, 306, 386, 456, 457), 400),
-    **dict.fromkeys((307,), 413),
+    **dict.fromkeys((6, 8, 15, 25, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 70, 72), 400),
+    **dict.fromkeys((117, 130, 167, 168, 306, 321, 386, 427, 456, 457), 400),
+    223: 413,  # QUERY_IS_TOO_LARGE
     48: 501,  # NOT_IMPLEMENTED
     202: 503,  # TOO_MANY_SIMULTANEOUS_QUERIES
 }
-"""As a server answers; anything else is 500."""
+"""As a server answers, but 4xx instead of its 500 where the question is to blame; anything else is 500."""
 
 
 class ClickHouseConfig(BaseModel):
@@ -102,9 +101,9 @@ class ClickHouseConfig(BaseModel):
         return self.address != "off"
 
     @property
-    def is_guarded(self) -> bool:
-        """False if other machines could reach it and no token is asked for."""
-        return not self.listens or self.insecure or parse_address(self.address).is_loopback
+    def needs_tokens(self) -> bool:
+        """Whether other machines can reach it, and that is not said to be wanted for everybody."""
+        return self.listens and not self.insecure and not parse_address(self.address).is_loopback
 
     @property
     def limits(self) -> QueryLimits:
@@ -235,7 +234,7 @@ class ClickHouseServer:
             raise QueryError("Empty query", code=62, name="SYNTAX_ERROR")
         question = self._question(request, asked)
         async with self._slot(), self._taken_in_time(request):
-            answer = await self._asked(question)
+            answer = await self._begun(question)
             try:
                 return await self._deliver(request, asked, answer)
             finally:
@@ -284,6 +283,8 @@ class ClickHouseServer:
 
     async def _read(self, request: web.BaseRequest, asked: _Asked) -> None:
         """The body: the query or the rest of it, or a form with the query and its parameters."""
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
                 if request.content_type == "multipart/form-data":
@@ -295,7 +296,7 @@ class ClickHouseServer:
         except UnicodeDecodeError:
             raise QueryError("the query is not UTF-8 text", code=62, name="SYNTAX_ERROR") from None
         except ValueError as error:
-            raise QueryError(f"the body cannot be read: {error}", code=27, name="INCORRECT_DATA") from None
+            raise QueryError(f"the body cannot be read: {error}", code=117, name="INCORRECT_DATA") from None
 
     async def _read_text(self, request: web.BaseRequest) -> bytes:
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
@@ -328,8 +329,8 @@ class ClickHouseServer:
         if size > self._config.request_bytes_max:
             raise QueryError(
                 f"the request is longer than {self._config.request_bytes_max} bytes (clickhouse.request_bytes_max)",
-                code=307,
-                name="TOO_MANY_BYTES",
+                code=223,
+                name="QUERY_IS_TOO_LARGE",
             )
 
     def _question(self, request: web.BaseRequest, asked: _Asked) -> Question:
@@ -347,7 +348,7 @@ class ClickHouseServer:
         if (revision := given.get("client_protocol_version", "")).isdecimal():
             asked.revision = int(revision[:9])
         if not asked.frames and given.get("enable_http_compression", "1") != "0":
-            asked.encoding = _encoding(request.headers.get("Accept-Encoding", ""))
+            asked.encoding = best_encoding(request.headers.get("Accept-Encoding", ""))
         return Question(
             statement=asked.statement,
             name=name,
@@ -406,7 +407,7 @@ class ClickHouseServer:
             await self._ended(running, interrupt)
             raise
 
-    async def _asked(self, question: Question) -> Answer:
+    async def _begun(self, question: Question) -> Answer:
         asking = asyncio.get_running_loop().run_in_executor(self._threads, self._queries.ask, question)
         try:
             return await asyncio.shield(asking)
@@ -458,7 +459,7 @@ class ClickHouseServer:
             "result_bytes": len(body),
             "elapsed_ns": int(summary.elapsed_s * 1e9),
         }
-        outlet = _Outlet(asked, answer.format)
+        outlet = self._outlet(asked, answer)
         body = await self._on_thread(lambda: outlet.feed(body) + outlet.finish())
         headers = self._headers(asked, answer)
         headers["X-ClickHouse-Summary"] = json.dumps({name: str(figure) for name, figure in figures.items()})
@@ -474,25 +475,30 @@ class ClickHouseServer:
     async def _in_pieces(
         self, request: web.BaseRequest, asked: _Asked, answer: Answer, first: bytes
     ) -> web.StreamResponse:
-        outlet = _Outlet(asked, answer.format)
+        outlet = self._outlet(asked, answer)
         ready = await self._on_thread(lambda: outlet.feed(first))
         tag = secrets.token_hex(8)
         response = web.StreamResponse(headers=self._headers(asked, answer) | {"X-ClickHouse-Exception-Tag": tag})
         await response.prepare(request)
         try:
             await response.write(ready)
-            while piece := await self._on_thread(lambda: outlet.next_of(answer), answer.cancel):
+            while piece := await self._on_thread(lambda: outlet.next_of(answer.read), answer.cancel):
                 await response.write(piece)
             await response.write(await self._on_thread(outlet.finish))
         except (QueryError, StoreError) as error:
             # too late for a status: what clients look for inside the answer, and no end of it
             _, asked.outcome, text = self._told(error)
-            await response.write(outlet.broken_off(_exception_block(text, tag)))
+            await response.write(outlet.broken_off(exception_block(text, tag)))
             if request.transport is not None:
                 request.transport.close()
             return response
         await response.write_eof()
         return response
+
+    @staticmethod
+    def _outlet(asked: _Asked, answer: Answer) -> Outlet:
+        revision = asked.revision if answer.format == "Native" else 0
+        return Outlet(revision=revision, frames=asked.frames, encoding=asked.encoding)
 
     def _headers(self, asked: _Asked, answer: Answer | None = None) -> dict[str, str]:
         headers = {
@@ -533,7 +539,7 @@ class ClickHouseServer:
         if status == 503:
             headers["Retry-After"] = "1"
         response = web.Response(status=status, text=text, headers=headers)
-        if code in {159, 307}:
+        if code in {159, 223}:
             # the rest of the request is not worth reading for the sake of the connection
             response.force_close()
         return response
@@ -561,107 +567,5 @@ def _credential(headers: Mapping[str, str], parameters: Mapping[str, str]) -> st
     return headers.get("X-ClickHouse-Key") or parameters.get("password") or None
 
 
-def _exception_block(text: str, tag: str) -> bytes:
-    message = text.strip()
-    return f"\r\n__exception__\r\n{tag}\r\n{message}\n{len(message.encode())} {tag}\r\n__exception__\r\n".encode()
-
-
 def _is_on(setting: str) -> bool:
     return setting not in {"", "0", "false"}
-
-
-# Encodings
-
-
-class _Outlet:
-    """From the engine's bytes to those on the wire: the client's Native format, its compression, HTTP's."""
-
-    def __init__(self, asked: _Asked, format_: str) -> None:
-        self._blocks = NativeBlocks(asked.revision) if asked.revision and format_ == "Native" else None
-        self._frames = asked.frames
-        self._encoder = _ENCODERS[asked.encoding]()
-
-    def feed(self, piece: bytes) -> bytes:
-        """Perhaps nothing: what is held back comes later. Raises QueryError where a type cannot be sent."""
-        return self._encoder.feed(self._packed(piece))
-
-    def next_of(self, answer: Answer) -> bytes:
-        """The next bytes for the wire; nothing when the answer has been read to its end."""
-        while piece := answer.read():
-            if ready := self.feed(piece):
-                return ready
-        return b""
-
-    def finish(self) -> bytes:
-        return self._encoder.feed(self._packed(None)) + self._encoder.finish()
-
-    def broken_off(self, block: bytes) -> bytes:
-        """The end of an answer that has none. A server writes it past its own compression, inside that of HTTP."""
-        return self._encoder.feed(block) + self._encoder.finish()
-
-    def _packed(self, piece: bytes | None) -> bytes:
-        """None stands for the end."""
-        if self._blocks is not None:
-            try:
-                piece = self._blocks.finish() if piece is None else self._blocks.feed(piece)
-            except ValueError as error:
-                raise _unsupported(str(error)) from None
-        return compressed_frames(piece or b"") if self._frames else piece or b""
-
-
-class _Encoder(Protocol):
-    def feed(self, piece: bytes) -> bytes: ...
-
-    def finish(self) -> bytes: ...
-
-
-class _Identity:
-    def feed(self, piece: bytes) -> bytes:
-        return piece
-
-    def finish(self) -> bytes:
-        return b""
-
-
-class _Zlib:
-    def __init__(self, window_bits: int) -> None:
-        # the lowest level: what is asked over a network is bound by the machine, not by the wire
-        self._compressor = zlib.compressobj(1, zlib.DEFLATED, window_bits)
-
-    def feed(self, piece: bytes) -> bytes:
-        return self._compressor.compress(piece)
-
-    def finish(self) -> bytes:
-        return self._compressor.flush()
-
-
-class _Cramjam:
-    def __init__(self, compressor: Any) -> None:
-        self._compressor = compressor
-
-    def feed(self, piece: bytes) -> bytes:
-        self._compressor.compress(piece)
-        return bytes(self._compressor.flush())
-
-    def finish(self) -> bytes:
-        return bytes(self._compressor.finish())
-
-
-_ENCODERS: Final[Mapping[str, Callable[[], _Encoder]]] = {
-    "": _Identity,
-    "zstd": lambda: _Cramjam(cramjam.zstd.Compressor(1)),
-    "lz4": lambda: _Cramjam(cramjam.lz4.Compressor(1)),
-    "gzip": lambda: _Zlib(31),
-    "br": lambda: _Cramjam(cramjam.brotli.Compressor(1)),
-    "deflate": lambda: _Zlib(15),
-}
-"""Best first."""
-
-
-def _encoding(accepted: str) -> str:
-    """The best of the encodings a client accepts, '' for none."""
-    offers = {}
-    for offer in accepted.lower().split(","):
-        name, *parameters = (part.strip() for part in offer.split(";"))
-        offers[name] = not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
-    return next((name for name in _ENCODERS if name and offers.get(name)), "")

@@ -130,7 +130,7 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _clickhouse_guarded_beyond_loopback(self) -> Self:
-        if not (self.clickhouse.is_guarded or self.web.tokens):
+        if self.clickhouse.needs_tokens and not self.web.tokens:
             raise ValueError(
                 f"clickhouse.address {self.clickhouse.address} can be reached from other machines and anybody could "
                 "read everything; set `web.tokens`, or allow it with `clickhouse.insecure: true` (--insecure)"

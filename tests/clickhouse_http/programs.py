@@ -48,7 +48,7 @@ def javascript(url: str) -> dict[str, Any]:
     """What `probe.mjs` finds at an endpoint."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("install Node.js 20 or newer with npm to test @clickhouse/client")
-    quiet = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts")
+    quiet = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--fetch-retries=0")
     folder = _made("javascript", "node_modules/@clickhouse/client", "npm", "install", *quiet)
     return _results("node", "probe.mjs", url, cwd=folder)
 

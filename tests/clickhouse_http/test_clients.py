@@ -68,6 +68,16 @@ def test_clickhouse_connect_finds_an_error_in_the_middle_of_an_answer(client: Cl
             pass
 
 
+async def test_clickhouse_connect_asks_without_blocking_too(endpoint: Endpoint) -> None:
+    client = await clickhouse_connect.get_async_client(host=endpoint.host, port=endpoint.port)
+    rows = (await client.query("SELECT number, toString(number) FROM numbers(200000)")).result_rows
+    with pytest.raises(DatabaseError, match="code: 47"):
+        await client.query("SELECT nope")
+    await client.close()
+
+    assert len(rows) == 200_000
+
+
 # @clickhouse/client
 
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import socket
 import zlib
 from collections.abc import Callable
 
@@ -42,6 +43,17 @@ def test_a_query_may_come_as_a_form_with_its_parameters(endpoint: Endpoint) -> N
     response = endpoint.http.request("POST", endpoint.url, fields=fields)
 
     assert (response.status, response.data) == (200, b"a\\tb\n")
+
+
+def test_a_client_that_waits_to_be_asked_for_its_query_is_asked(endpoint: Endpoint) -> None:
+    with socket.create_connection((endpoint.host, endpoint.port), timeout=30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+        asked = connection.recv(1000)
+        connection.sendall(b"SELECT 1")
+        answer = connection.recv(10_000)
+
+    assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_query_may_be_compressed(endpoint: Endpoint) -> None:
