@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from spanwise.store import Store
@@ -333,6 +334,26 @@ def test_a_long_query_fits_into_the_address(endpoint: Endpoint) -> None:
     response = endpoint.http.request("GET", f"{endpoint.url}/?query=SELECT%20length('{text}')")
 
     assert response.data == b"40000\n"
+
+
+def test_queries_leave_nothing_open_however_they_end(endpoint: Endpoint) -> None:
+    def each_ending() -> None:
+        endpoint.text("SELECT 1")
+        code(endpoint, "SELECT nope")
+        code(endpoint, "SELECT throwIf(number = 3) FROM numbers(10)")
+        with asking(endpoint, ENDLESS):
+            until(lambda: running(endpoint) == 1)
+        with asking(endpoint, WIDE) as connection:
+            connection.recv(1000)
+        until(lambda: running(endpoint) == 0)
+
+    process = psutil.Process()
+    each_ending()
+    before = process.num_fds()
+    for _ in range(2):
+        each_ending()
+
+    until(lambda: process.num_fds() <= before)
 
 
 def test_nothing_of_the_endpoint_is_left_after_it_stopped(store: Store) -> None:
