@@ -37,6 +37,7 @@ from processors.columns import (
     ranks,
     replaced,
 )
+from processors.work import work
 from spanwise.model import SPANS, TRACES
 
 SCOPES: Final = ("none", "own", "aggregate")
@@ -81,6 +82,7 @@ _COPIED: Final = (
     "response_model",
     "response_id",
     "agent_name",
+    "agent_version",
     "conversation_id",
     "user_id",
     "workflow_name",
@@ -92,6 +94,7 @@ _COPIED: Final = (
     "cost_usd",
     "reported_cost_usd",
     "error_type",
+    "tool_status",
     "fingerprint",
     "received_at",
     "version",
@@ -396,6 +399,7 @@ def summarise(spans: pa.RecordBatch, decision: Decision) -> pa.RecordBatch:
         "cost_usd": money(total(nano(spans.column("cost_usd")))),
         "reported_cost_usd": money(total(nano(spans.column("reported_cost_usd")))),
         "unpriced_calls": rows_with(unpriced),
+        "work": work(spans, tree.trace, tree.parent, own, decision.scope == AGGREGATE),
         # filled in by whoever looks for failures
         "findings": arrow.array([[]] * len(begin), pa.list_(pa.utf8())),
         "finding_severity": arrow.Array.dictionary_encode(arrow.array([""] * len(begin), pa.utf8())),

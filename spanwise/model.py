@@ -23,6 +23,21 @@ _MONEY = pa.decimal128(18, 9)
 _BUCKETS = pa.map_(pa.int16(), pa.uint64())
 _CONTENT = pa.list_(pa.struct([("key", pa.utf8()), ("form", pa.utf8()), ("hash", pa.utf8()), ("bytes", pa.uint32())]))
 _EVENTS = pa.list_(pa.struct([("time", _NANOS), ("name", pa.utf8()), ("attributes", _MAP), ("types", pa.utf8())]))
+_WORK = pa.list_(
+    pa.struct(
+        [
+            ("minute", pa.uint32()),
+            *((name, pa.utf8()) for name in ("service", "agent_name", "agent_version", "caller", "kind")),
+            *((name, pa.utf8()) for name in ("provider", "model", "tool_name")),
+            *((name, pa.uint32()) for name in ("calls", "errors", "tool_errors")),
+            *((name, pa.uint64()) for name in ("input_tokens", "output_tokens", "cache_read_tokens")),
+            *((name, pa.uint64()) for name in ("cache_write_tokens", "reasoning_tokens")),
+            ("cost_usd", _MONEY),
+            ("unpriced_calls", pa.uint32()),
+            ("duration_ns", pa.uint64()),
+        ]
+    )
+)
 _LINKS = pa.list_(
     pa.struct([("trace_id", pa.utf8()), ("span_id", pa.utf8()), ("trace_state", pa.utf8()), ("attributes", _MAP)])
 )
@@ -375,6 +390,14 @@ TRACES: Final = Table(
         Column("cost_usd", "Decimal(18, 9)", _MONEY, "Sum over usage_scope own, USD."),
         Column("reported_cost_usd", "Decimal(18, 9)", _MONEY, "Sum over usage_scope own, USD."),
         _count("unpriced_calls", "Spans with usage_scope own and usage, but no price."),
+        Column(
+            "work",
+            "Array(Tuple(minute DateTime('UTC'), service LowCardinality(String), agent_name LowCardinality(String), agent_version LowCardinality(String), caller LowCardinality(String), kind LowCardinality(String), provider LowCardinality(String), model LowCardinality(String), tool_name LowCardinality(String), calls UInt32, errors UInt32, tool_errors UInt32, input_tokens UInt64, output_tokens UInt64, cache_read_tokens UInt64, cache_write_tokens UInt64, reasoning_tokens UInt64, cost_usd Decimal(18, 9), unpriced_calls UInt32, duration_ns UInt64))",
+            _WORK,
+            "What was done and used, by minute, agent, model and tool. A span that names no agent belongs to its nearest "
+            "ancestor that does; `caller` is the agent that an agent was started by. Read the view `rollup_agents`.",
+            "ZSTD(1)",
+        ),
         Column(
             "findings",
             "Array(LowCardinality(String))",

@@ -172,6 +172,7 @@ CREATE TABLE IF NOT EXISTS traces
     `cost_usd` Decimal(18, 9) COMMENT 'Sum over usage_scope own, USD.',
     `reported_cost_usd` Decimal(18, 9) COMMENT 'Sum over usage_scope own, USD.',
     `unpriced_calls` UInt32 COMMENT 'Spans with usage_scope own and usage, but no price.' CODEC(T64, ZSTD(1)),
+    `work` Array(Tuple(minute DateTime('UTC'), service LowCardinality(String), agent_name LowCardinality(String), agent_version LowCardinality(String), caller LowCardinality(String), kind LowCardinality(String), provider LowCardinality(String), model LowCardinality(String), tool_name LowCardinality(String), calls UInt32, errors UInt32, tool_errors UInt32, input_tokens UInt64, output_tokens UInt64, cache_read_tokens UInt64, cache_write_tokens UInt64, reasoning_tokens UInt64, cost_usd Decimal(18, 9), unpriced_calls UInt32, duration_ns UInt64)) COMMENT 'What was done and used, by minute, agent, model and tool. A span that names no agent belongs to its nearest ancestor that does; `caller` is the agent that an agent was started by. Read the view `rollup_agents`.' CODEC(ZSTD(1)),
     `findings` Array(LowCardinality(String)) COMMENT 'Failure signatures found, `signature` or `signature.kind`, sorted. The rows are in `findings`.',
     `finding_severity` LowCardinality(String) COMMENT 'The worst of them: info, warning, high or critical; \'\' for none.',
     `day` Date COMMENT 'Partition: the UTC day of the event time, or of `received_at` where that time is impossible.',

@@ -164,3 +164,52 @@ FROM traces FINAL
 WHERE conversation_id != ''
 GROUP BY tenant, conversation_id
 COMMENT 'One row a conversation: everything its traces used and cost.';
+
+CREATE VIEW IF NOT EXISTS rollup_agents AS
+SELECT
+    tenant,
+    trace_id,
+    start_time,
+    minute,
+    service,
+    agent_name,
+    agent_version,
+    caller,
+    kind,
+    provider,
+    model,
+    tool_name,
+    calls,
+    errors,
+    tool_errors,
+    used_input AS input_tokens,
+    used_output AS output_tokens,
+    used_cache_read AS cache_read_tokens,
+    used_cache_write AS cache_write_tokens,
+    used_reasoning AS reasoning_tokens,
+    used_cost AS cost_usd,
+    without_price AS unpriced_calls,
+    took_ns AS duration_ns
+FROM traces FINAL
+ARRAY JOIN
+    work.minute AS minute,
+    work.service AS service,
+    work.agent_name AS agent_name,
+    work.agent_version AS agent_version,
+    work.caller AS caller,
+    work.kind AS kind,
+    work.provider AS provider,
+    work.model AS model,
+    work.tool_name AS tool_name,
+    work.calls AS calls,
+    work.errors AS errors,
+    work.tool_errors AS tool_errors,
+    work.input_tokens AS used_input,
+    work.output_tokens AS used_output,
+    work.cache_read_tokens AS used_cache_read,
+    work.cache_write_tokens AS used_cache_write,
+    work.reasoning_tokens AS used_reasoning,
+    work.cost_usd AS used_cost,
+    work.unpriced_calls AS without_price,
+    work.duration_ns AS took_ns
+COMMENT 'What each agent did and used, by trace and minute: work below an agent is the agent''s, also where its spans do not say so. It is counted when a trace has gone quiet, some seconds after its last span. `start_time` is that of the trace: give a range of it, too.';
