@@ -1,8 +1,9 @@
 """The SQL of the dashboards: files of named sections, and the few phrases that most of them repeat.
 
 `{rollup}` and its like stand for the filters of the dashboard's variables, `{quantile(0.95)}` for reading a quantile
-out of the rollup's buckets, `{top(...)}` for the cost of the largest values of a dimension. What begins with `$` is for
-Grafana and its ClickHouse data source to fill in.
+out of the rollup's buckets, `{top(...)}` for the cost of the largest values of a dimension. `FROM {usage}` is the
+rollup, or the trace summaries once an agent is chosen: only they know whose work a span is that names no agent. What
+begins with `$` is for Grafana and its ClickHouse data source to fill in.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def _all_of(*conditions: str) -> str:
 
 
 _IN_TIME: Final = "$__timeFilter(minute)"
+# Traces that lasted for more than a week would be the first to be left out.
+_IN_WORK: Final = _all_of(
+    _IN_TIME, "start_time <= $__toTime", "start_time >= $__fromTime - toIntervalDay(7)", _TENANT, _SERVICE
+)
 _ONE_AGENT: Final = f"{AGENT} = ${{agent:singlequote}}"
 _ONE_MODEL: Final = f"{MODEL} = ${{model:singlequote}}"
 _ONE_TOOL: Final = "tool_name = ${tool:singlequote}"
@@ -50,6 +55,11 @@ PHRASES: Final = {
     "model": MODEL,
     "rollup": _all_of(_IN_TIME, _TENANT, _SERVICE, _AGENT, _MODEL),
     "rollup_any_model": _all_of(_IN_TIME, _TENANT, _SERVICE, _AGENT),
+    "work": _all_of(_IN_WORK, _AGENT, _MODEL),
+    "work_any_model": _all_of(_IN_WORK, _AGENT),
+    "work_of_agent": _all_of(_IN_WORK, _ONE_AGENT),
+    "work_of_model": _all_of(_IN_WORK, "kind IN ('llm', 'embedding')", _ONE_MODEL),
+    "work_of_tool": _all_of(_IN_WORK, "kind = 'tool'", _ONE_TOOL),
     "findings": _all_of(_IN_TIME, _TENANT, _SERVICE, _AGENT, _MODEL),
     "finding_rows": _all_of("$__timeFilter(started_at)", _TENANT, _SERVICE, _AGENT, _MODEL),
     "chosen_findings": "AND "
@@ -65,6 +75,7 @@ PHRASES: Final = {
     "one_tool_findings": _all_of(_IN_TIME, _TENANT, _SERVICE, _ONE_TOOL),
     "one_tool_finding_rows": _all_of("$__timeFilter(started_at)", _TENANT, _SERVICE, _ONE_TOOL),
     "one_trace": _ONE_TRACE,
+    "usage": (SQL / "usage.sql").read_text(encoding="utf-8").strip(),
     # An interval in which nothing was measured is NULL, so that lines break there.
     "fill": "WITH FILL FROM toStartOfInterval($__fromTime, INTERVAL $__interval_s second) TO $__toTime "
     "STEP $__interval_s",
@@ -79,13 +90,13 @@ def _phrase(found: re.Match[str]) -> str:
     if arguments is None:
         return PHRASES[name]
     if name == "top":
-        return (SQL / "top.sql").read_text(encoding="utf-8").strip().replace("{dimension}", arguments)
-    name, suffix = (name[:-3], "If") if name.endswith("_if") else (name, "")
-    level, *condition = (argument.strip() for argument in arguments.split(",", 1))
+        by_agent = arguments == "agent_name"
+        text = (SQL / "top.sql").read_text(encoding="utf-8").strip().replace("{dimension}", arguments)
+        text = text.replace("{source}", "rollup_agents" if by_agent else "{usage}")
+        return text.replace("{filter}", "{work}" if by_agent else "{rollup}")
     buckets = _BUCKETS[name]
-    values = ", ".join([f"mapKeys({buckets})", f"mapValues({buckets})", *condition])
     # Bucket b ends at 1.02^b ns; its middle is at most 1 % off.
-    return f"pow(1.02, quantileExactWeightedArray{suffix}({level})({values}) - 0.5)"
+    return f"pow(1.02, quantileExactWeightedArray({arguments})(mapKeys({buckets}), mapValues({buckets})) - 0.5)"
 
 
 def load(name: str) -> dict[str, str]:

@@ -19,8 +19,11 @@ never the spans of minutes that are counted already; only the page of one trace 
   most 1 % off. Whole minutes are counted: the first minute of a time range is in if it begins in it.
 - **Unknown is not zero**: a share, a duration or a cost of nothing, or without a known price, is "no data". Bars are
   sums of their interval, and an interval without a bar had nothing; lines break where nothing was measured.
-- **Choices are kept** when you go from one dashboard to another, as is the time range. "(none)" chooses spans that do
-  not name an agent, service or model. An agent is what its spans state (`gen_ai.agent.name`).
+- **Choices are kept** when you go from one dashboard to another, as is the time range. "(none)" chooses what has
+  no agent, service or model.
+- **An agent's work** is what its spans did and all below them, down to the next agent, also where those spans do not
+  name it (view `rollup_agents`). Percentiles are the exception: with an agent chosen, those of model and tool calls are
+  of calls that name it themselves.
 - **Links**: an agent, model, tool, signature or trace in a table leads to its page. `Runbooks` on the page of failures
   says where your copy of `docs/signatures` is served.
 

@@ -122,10 +122,32 @@ def test_choosing_a_service_shows_that_service_and_nothing_else(filled: Filled) 
     assert {row["Service"] for row in chosen} == {"service-3"}
 
 
+def test_choosing_agents_shows_their_work_although_its_spans_name_no_agent(filled: Filled) -> None:
+    everything = total(filled, "cost", "Cost", "cost")
+    agents = [row["agent_label"] for row in filled.rows(question("cost", "$agent"))]
+
+    each = {agent: total(filled, "cost", "Cost", "cost", agent=[agent]) for agent in agents}
+
+    shown = filled.rows(question("cost", "Cost by agent"))
+    for agent, cost in each.items():
+        assert math.fsum(row["Value"] for row in shown if row["shown"] == agent) == pytest.approx(cost, abs=1e-6)
+        assert (cost > 0) == (agent != "librarian"), "a librarian calls no model"
+    assert math.fsum(each.values()) == pytest.approx(everything, abs=1e-6)
+
+
+@pytest.mark.parametrize(("agent", "read"), [([], "rollup_1m"), (["writer"], "traces")])
+def test_usage_is_read_from_the_rollup_until_an_agent_is_chosen(filled: Filled, agent: list[str], read: str) -> None:
+    sql = expand(question("fleet", "Cost").sql, filled.view("fleet", agent=agent))
+
+    estimate = filled.store.read_arrow(f"EXPLAIN ESTIMATE {sql}").to_pylist()
+
+    assert {row["table"] for row in estimate if row["rows"]} == {read}
+
+
 def test_work_outside_any_agent_can_be_chosen_as_none(filled: Filled) -> None:
     options = [row["agent_label"] for row in filled.rows(question("fleet", "$agent"))]
 
-    assert options == ["buyer", "researcher", "writer", "(none)"]
+    assert options == ["buyer", "librarian", "researcher", "writer", "(none)"]
     assert total(filled, "fleet", "Cost", "cost", agent=["(none)"]) > 0
 
 

@@ -15,13 +15,13 @@ WHERE {one_agent} AND kind = 'agent'
 
 -- cost_per_run
 SELECT if(sumIf(calls, kind = 'agent') = 0 OR (sum(cost_usd) = 0 AND sum(unpriced_calls) > 0), NULL, toFloat64(sum(cost_usd)) / sumIf(calls, kind = 'agent')) AS cost
-FROM rollup
-WHERE {one_agent}
+FROM rollup_agents
+WHERE {work_of_agent}
 
 -- tokens_per_run
 SELECT if(sumIf(calls, kind = 'agent') = 0, NULL, (sum(input_tokens) + sum(output_tokens)) / sumIf(calls, kind = 'agent')) AS tokens
-FROM rollup
-WHERE {one_agent}
+FROM rollup_agents
+WHERE {work_of_agent}
 
 -- found
 SELECT sum(findings) AS findings
@@ -48,8 +48,8 @@ ORDER BY time {fill}
 
 -- cost_by_model
 SELECT $__timeInterval(minute) AS time, {model} AS model_label, toFloat64(sum(cost_usd)) AS Value
-FROM rollup
-WHERE {one_agent}
+FROM rollup_agents
+WHERE {work_of_agent}
 GROUP BY time, model_label
 HAVING Value > 0
 ORDER BY time, model_label
@@ -59,8 +59,8 @@ SELECT
     $__timeInterval(minute) AS time,
     1 - sumIf(errors, kind = 'llm') / nullIf(sumIf(calls, kind = 'llm'), 0) AS `model calls`,
     1 - sumIf(tool_errors, kind = 'tool') / nullIf(sumIf(calls, kind = 'tool'), 0) AS `tool calls`
-FROM rollup
-WHERE {one_agent} AND kind IN ('llm', 'tool')
+FROM rollup_agents
+WHERE {work_of_agent} AND kind IN ('llm', 'tool')
 GROUP BY time
 ORDER BY time {fill}
 
@@ -76,8 +76,8 @@ SELECT
     $__timeInterval(minute) AS time,
     sumIf(calls, kind = 'llm') / nullIf(sumIf(calls, kind = 'agent'), 0) AS `model calls`,
     sumIf(calls, kind = 'tool') / nullIf(sumIf(calls, kind = 'agent'), 0) AS `tool calls`
-FROM rollup
-WHERE {one_agent} AND kind IN ('agent', 'llm', 'tool')
+FROM rollup_agents
+WHERE {work_of_agent} AND kind IN ('agent', 'llm', 'tool')
 GROUP BY time
 ORDER BY time {fill}
 
@@ -87,7 +87,7 @@ SELECT
     first AS First,
     runs AS Runs,
     failed AS Failed,
-    p95 AS `p95 run`,
+    mean_run AS `Mean run`,
     tool_success AS `Tool success`,
     if(runs = 0, NULL, tokens / runs) AS `Tokens per run`,
     if(runs = 0, NULL, cost / runs) AS `Cost per run`,
@@ -100,12 +100,12 @@ FROM
         min(minute) AS first,
         sumIf(calls, kind = 'agent') AS runs,
         if(runs = 0, NULL, sumIf(errors, kind = 'agent') / runs) AS failed,
-        if(runs = 0, NULL, {quantile_if(0.95, kind = 'agent')}) AS p95,
+        if(runs = 0, NULL, sumIf(duration_ns, kind = 'agent') / runs) AS mean_run,
         1 - sumIf(tool_errors, kind = 'tool') / nullIf(sumIf(calls, kind = 'tool'), 0) AS tool_success,
         sum(input_tokens) + sum(output_tokens) AS tokens,
         if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS cost
-    FROM rollup
-    WHERE {one_agent}
+    FROM rollup_agents
+    WHERE {work_of_agent}
     GROUP BY version
 ) AS worked
 LEFT JOIN
@@ -121,13 +121,13 @@ LIMIT 50
 -- models
 SELECT
     {model} AS Model,
-    sum(rollup.calls) AS Calls,
+    sum(rollup_agents.calls) AS Calls,
     if(Calls = 0, NULL, sum(errors) / Calls) AS Failed,
-    if(Calls = 0, NULL, {quantile(0.95)}) AS p95,
+    if(Calls = 0, NULL, sum(rollup_agents.duration_ns) / Calls) AS Mean,
     sum(input_tokens) + sum(output_tokens) AS Tokens,
     if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS Cost
-FROM rollup
-WHERE {one_agent} AND kind IN ('llm', 'embedding')
+FROM rollup_agents
+WHERE {work_of_agent} AND kind IN ('llm', 'embedding')
 GROUP BY Model
 ORDER BY Cost DESC NULLS LAST, Calls DESC, Model
 LIMIT 50
@@ -135,11 +135,11 @@ LIMIT 50
 -- tools
 SELECT
     tool_name AS Tool,
-    sum(rollup.calls) AS Calls,
+    sum(rollup_agents.calls) AS Calls,
     if(Calls = 0, NULL, 1 - sum(tool_errors) / Calls) AS Success,
-    if(Calls = 0, NULL, {quantile(0.95)}) AS p95
-FROM rollup
-WHERE {one_agent} AND kind = 'tool' AND tool_name != ''
+    if(Calls = 0, NULL, sum(rollup_agents.duration_ns) / Calls) AS Mean
+FROM rollup_agents
+WHERE {work_of_agent} AND kind = 'tool' AND tool_name != ''
 GROUP BY Tool
 ORDER BY Calls DESC, Tool
 LIMIT 50

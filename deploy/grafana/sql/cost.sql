@@ -1,11 +1,11 @@
 -- cost
 SELECT if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS cost
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- pace
 SELECT if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd)) / dateDiff('second', $__fromTime, $__toTime) * 86400 * 30) AS cost
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- cost_per_trace
@@ -15,17 +15,17 @@ WHERE {traces}
 
 -- tokens
 SELECT sum(input_tokens) + sum(output_tokens) AS tokens
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- cache_share
 SELECT if(sum(input_tokens) = 0, NULL, sum(cache_read_tokens) / sum(input_tokens)) AS share
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- unpriced_calls
 SELECT sum(unpriced_calls) AS calls
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- cost_by_agent
@@ -48,7 +48,7 @@ SELECT
     sum(cache_write_tokens) AS `cache write`,
     greatest(toInt64(sum(output_tokens)) - toInt64(sum(reasoning_tokens)), 0) AS output,
     sum(reasoning_tokens) AS reasoning
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 GROUP BY time
 ORDER BY time
@@ -58,7 +58,7 @@ SELECT time, model_label, if(input = 0, NULL, read / input) AS Value
 FROM
 (
     SELECT $__timeInterval(minute) AS time, toString(model) AS model_label, sum(cache_read_tokens) AS read, sum(input_tokens) AS input
-    FROM rollup
+    FROM {usage}
     WHERE {rollup} AND model != ''
     GROUP BY time, model_label
 )
@@ -70,16 +70,16 @@ SELECT
     {service} AS Service,
     {agent} AS Agent,
     {model} AS Model,
-    sum(rollup.calls) AS Calls,
-    sum(rollup.input_tokens) AS Input,
+    sum(rollup_agents.calls) AS Calls,
+    sum(rollup_agents.input_tokens) AS Input,
     if(Input = 0, NULL, sum(cache_read_tokens) / Input) AS `From cache`,
-    sum(rollup.output_tokens) AS Output,
+    sum(rollup_agents.output_tokens) AS Output,
     if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS Cost,
     Cost / sum(Cost) OVER () AS Share,
     if(Calls = 0, NULL, Cost / Calls) AS `Per call`,
     if(Input + Output = 0, NULL, Cost / (Input + Output) * 1000000) AS `Per 1M tokens`
-FROM rollup
-WHERE {rollup} AND (input_tokens > 0 OR output_tokens > 0 OR cost_usd > 0 OR unpriced_calls > 0)
+FROM rollup_agents
+WHERE {work} AND (input_tokens > 0 OR output_tokens > 0 OR cost_usd > 0 OR unpriced_calls > 0)
 GROUP BY Service, Agent, Model
 ORDER BY Cost DESC NULLS LAST, Input DESC, Service, Agent, Model
 LIMIT 200
@@ -87,11 +87,11 @@ LIMIT 200
 -- tenants
 SELECT
     tenant AS Tenant,
-    sum(rollup.input_tokens) AS Input,
-    sum(rollup.output_tokens) AS Output,
+    sum(usage.input_tokens) AS Input,
+    sum(usage.output_tokens) AS Output,
     if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS Cost,
     Cost / sum(Cost) OVER () AS Share
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 GROUP BY Tenant
 ORDER BY Cost DESC NULLS LAST, Tenant
@@ -101,13 +101,13 @@ LIMIT 100
 SELECT
     {agent} AS Agent,
     if(agent_version = '', '(none)', agent_version) AS Version,
-    sumIf(rollup.calls, kind = 'agent') AS Runs,
+    sumIf(rollup_agents.calls, kind = 'agent') AS Runs,
     sum(input_tokens) + sum(output_tokens) AS Tokens,
     if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS Cost,
     if(Runs = 0, NULL, Tokens / Runs) AS `Tokens per run`,
     if(Runs = 0, NULL, Cost / Runs) AS `Cost per run`
-FROM rollup
-WHERE {rollup} AND agent_name != ''
+FROM rollup_agents
+WHERE {work} AND agent_name != ''
 GROUP BY Agent, Version
 ORDER BY Cost DESC NULLS LAST, Agent, Version
 LIMIT 100
@@ -116,9 +116,9 @@ LIMIT 100
 SELECT
     provider AS Provider,
     {model} AS Model,
-    sum(rollup.unpriced_calls) AS Calls,
+    sum(usage.unpriced_calls) AS Calls,
     sum(input_tokens) + sum(output_tokens) AS Tokens
-FROM rollup
+FROM {usage}
 WHERE {rollup} AND unpriced_calls > 0
 GROUP BY Provider, Model
 ORDER BY Tokens DESC, Provider, Model

@@ -66,7 +66,7 @@ ORDER BY time, agent_label
 
 -- failed_calls
 SELECT $__timeInterval(minute) AS time, toString(kind) AS kind_of_call, sum(errors) AS Value
-FROM rollup
+FROM {usage}
 WHERE {rollup} AND kind != ''
 GROUP BY time, kind_of_call
 HAVING Value > 0
@@ -107,10 +107,10 @@ LIMIT 100
 -- tools
 SELECT
     tool_name AS Tool,
-    sum(rollup.calls) AS Calls,
-    sum(rollup.tool_errors) AS Failed,
+    sum(usage.calls) AS Calls,
+    sum(usage.tool_errors) AS Failed,
     if(Calls = 0, NULL, 1 - Failed / Calls) AS Success
-FROM rollup
+FROM {usage}
 WHERE {rollup_any_model} AND kind = 'tool' AND tool_name != ''
 GROUP BY Tool
 HAVING Failed > 0

@@ -10,34 +10,34 @@ WHERE {traces}
 
 -- cost
 SELECT if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS cost
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- tokens
 SELECT sum(input_tokens) + sum(output_tokens) AS tokens
-FROM rollup
+FROM {usage}
 WHERE {rollup}
 
 -- model_errors
 SELECT if(sum(calls) = 0, NULL, sum(errors) / sum(calls)) AS share
-FROM rollup
+FROM {usage}
 WHERE {rollup} AND kind = 'llm'
 
 -- tool_success
 SELECT if(sum(calls) = 0, NULL, 1 - sum(tool_errors) / sum(calls)) AS share
-FROM rollup
+FROM {usage}
 WHERE {rollup_any_model} AND kind = 'tool'
 
 -- calls_by_kind
 SELECT $__timeInterval(minute) AS time, toString(kind) AS kind_of_call, sum(calls) AS Value
-FROM rollup
+FROM {usage}
 WHERE {rollup} AND kind != ''
 GROUP BY time, kind_of_call
 ORDER BY time, kind_of_call
 
 -- errors_by_kind
 SELECT $__timeInterval(minute) AS time, toString(kind) AS kind_of_call, sum(errors) AS Value
-FROM rollup
+FROM {usage}
 WHERE {rollup} AND kind != ''
 GROUP BY time, kind_of_call
 HAVING Value > 0
@@ -71,9 +71,9 @@ SELECT
     runs AS Runs,
     model_calls AS `Model calls`,
     tool_calls AS `Tool calls`,
-    error_share AS `Failed`,
+    error_share AS Failed,
     tool_success AS `Tool success`,
-    p95 AS `p95 run`,
+    mean_run AS `Mean run`,
     tokens AS Tokens,
     cost AS Cost,
     if(runs = 0, NULL, cost / runs) AS `Cost per run`,
@@ -88,11 +88,11 @@ FROM
         sumIf(calls, kind = 'tool') AS tool_calls,
         if(sum(calls) = 0, NULL, sum(errors) / sum(calls)) AS error_share,
         if(tool_calls = 0, NULL, 1 - sum(tool_errors) / tool_calls) AS tool_success,
-        if(runs = 0, NULL, {quantile_if(0.95, kind = 'agent')}) AS p95,
+        if(runs = 0, NULL, sumIf(duration_ns, kind = 'agent') / runs) AS mean_run,
         sum(input_tokens) + sum(output_tokens) AS tokens,
         if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS cost
-    FROM rollup
-    WHERE {rollup}
+    FROM rollup_agents
+    WHERE {work}
     GROUP BY service_label, agent_label
 ) AS worked
 LEFT JOIN
@@ -104,6 +104,20 @@ LEFT JOIN
 ) AS found USING (service_label, agent_label)
 ORDER BY Cost DESC NULLS LAST, Tokens DESC, Service, Agent
 LIMIT 100
+
+-- handoffs
+SELECT
+    {service} AS Service,
+    caller AS `From`,
+    {agent} AS `To`,
+    sum(rollup_agents.calls) AS Runs,
+    if(Runs = 0, NULL, sum(errors) / Runs) AS Failed,
+    if(Runs = 0, NULL, sum(rollup_agents.duration_ns) / Runs) AS Mean
+FROM rollup_agents
+WHERE {work_any_model} AND kind = 'agent' AND caller != '' AND caller != agent_name
+GROUP BY Service, `From`, `To`
+ORDER BY Runs DESC, Service, `From`, `To`
+LIMIT 50
 
 -- models
 SELECT

@@ -73,13 +73,13 @@ ORDER BY time
 SELECT
     {service} AS Service,
     {agent} AS Agent,
-    sum(rollup.calls) AS Calls,
+    sum(rollup_agents.calls) AS Calls,
     if(Calls = 0, NULL, sum(errors) / Calls) AS Failed,
-    if(Calls = 0, NULL, {quantile(0.95)}) AS p95,
+    if(Calls = 0, NULL, sum(rollup_agents.duration_ns) / Calls) AS Mean,
     sum(input_tokens) + sum(output_tokens) AS Tokens,
     if(sum(cost_usd) = 0 AND sum(unpriced_calls) > 0, NULL, toFloat64(sum(cost_usd))) AS Cost
-FROM rollup
-WHERE {one_model}
+FROM rollup_agents
+WHERE {work_of_model}
 GROUP BY Service, Agent
 ORDER BY Cost DESC NULLS LAST, Calls DESC, Service, Agent
 LIMIT 50
@@ -136,11 +136,11 @@ ORDER BY time {fill}
 SELECT
     {service} AS Service,
     {agent} AS Agent,
-    sum(rollup.calls) AS Calls,
+    sum(rollup_agents.calls) AS Calls,
     if(Calls = 0, NULL, 1 - sum(tool_errors) / Calls) AS Success,
-    if(Calls = 0, NULL, {quantile(0.95)}) AS p95
-FROM rollup
-WHERE {one_tool}
+    if(Calls = 0, NULL, sum(rollup_agents.duration_ns) / Calls) AS Mean
+FROM rollup_agents
+WHERE {work_of_tool}
 GROUP BY Service, Agent
 ORDER BY Calls DESC, Service, Agent
 LIMIT 50

@@ -9,8 +9,8 @@ FROM
             if({dimension} = '', '(none)', toString({dimension})) AS label,
             sum(cost_usd) AS amount,
             sum(amount) OVER (PARTITION BY label) AS total
-        FROM rollup
-        WHERE {rollup} AND cost_usd > 0
+        FROM {source}
+        WHERE {filter} AND cost_usd > 0
         GROUP BY time, label
     )
 )

@@ -1,4 +1,6 @@
--- Runs of 16 spans: an agent, five model calls, nine tool calls and a retrieval, evenly over the time.
+-- Runs of 16 spans: an agent, five model calls, nine tool calls and a retrieval, evenly over the time. One in four calls
+-- another agent in place of a tool. Only the agent's own span names it, as most instrumentations do, and one run in
+-- forty names none.
 INSERT INTO spans (
     tenant, trace_id, span_id, parent_span_id, start_time, duration_ns, service, service_version, name, status, operation,
     kind, provider, request_model, response_model, agent_name, agent_version, conversation_id, tool_name, input_tokens,
@@ -15,9 +17,9 @@ WITH
     toUInt64({until:DateTime64(3, 'UTC')} - {since:DateTime64(3, 'UTC')}) * 1000000000 AS width,
     toUnixTimestamp64Nano(toDateTime64({since:DateTime64(3, 'UTC')}, 9)) AS since_ns,
     toUInt64(since_ns + width * (run / ({spans:UInt64} / 16)) * 0.99 + place * 400000000) AS start_ns,
-    multiIf(place = 0, 'agent', place IN (1, 4, 7, 10, 13), 'llm', place = 15, 'retrieval', 'tool') AS class,
+    multiIf(place = 0 OR place = 14 AND luck % 4 = 0, 'agent', place IN (1, 4, 7, 10, 13), 'llm', place = 15, 'retrieval', 'tool') AS class,
     'service-' || toString(who % 8) AS service_of,
-    ['researcher', 'writer', 'buyer'][intDiv(who, 8) + 1] AS agent_of,
+    if(place = 14, 'librarian', ['researcher', 'writer', 'buyer'][intDiv(who, 8) + 1]) AS agent_of,
     if(luck % 50 = 0, 5, who % 5) AS model_number,
     ['gpt-5', 'gpt-5-mini', 'claude-sonnet-4-5', 'claude-haiku-4-5', 'gemini-2.5-pro', 'in-house-7b'][model_number + 1] AS model_of,
     class = 'tool' AND chance % 25 = 0 OR class = 'llm' AND chance % 90 = 0 AS fails,
@@ -39,8 +41,8 @@ SELECT
     if(class = 'llm', ['openai', 'openai', 'anthropic', 'anthropic', 'gcp.gemini', 'ollama'][model_number + 1], ''),
     if(class = 'llm', model_of, ''),
     if(class = 'llm', model_of, ''),
-    if(luck % 40 = 0, '', agent_of),
-    if(luck % 40 = 0, '', '2026.' || toString(run * 2 > {spans:UInt64} / 16)),
+    if(luck % 40 = 0 OR class != 'agent', '', agent_of),
+    if(luck % 40 = 0 OR class != 'agent', '', '2026.' || toString(run * 2 > {spans:UInt64} / 16)),
     'conversation-' || toString(intDiv(run, 3)),
     if(class = 'tool', ['search_web', 'read_file', 'run_sql', 'send_mail', 'book', 'browse', 'summarise'][(who + chance % 3) % 7 + 1], ''),
     if(class = 'llm' AND NOT fails, tokens_in, NULL),
