@@ -1,4 +1,4 @@
-"""One broker for all tests that do not break it, and names nobody else uses."""
+"""One broker for all tests, those that kill it included, and names nobody else uses."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def cluster(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory, authorit
     authority.cert_pem.write_to_path(str(directory / "ca.pem"))
     with Cluster(directory / "nodes", certificate=certificate) as running:
         yield running
+
+
+@pytest.fixture
+def mortal(cluster: Cluster) -> Iterator[Cluster]:
+    """The same for tests that kill it: it runs again afterwards."""
+    yield cluster
+    for broker in cluster.brokers:
+        if broker.process is None:
+            broker.start()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,66 +139,88 @@ def report(what: str, sender: Sender, ids: list[bytes], began: float) -> None:
 
 
 def test_kill_9_of_receiver_worker_and_broker_loses_and_repeats_no_span_finding_or_sum(
-    kafka_jars: Path, tmp_path: Path
+    mortal: Cluster, tmp_path: Path
 ) -> None:
     rng = random.Random(SEED)
     began = time.monotonic()
-    with Cluster(tmp_path / "kafka") as cluster:
-        config = made(journal_config(cluster.addresses, ack_timeout_s=1))
-        front = receiver(tmp_path / "receiver", config)
-        back = worker(tmp_path / "worker", config, member="w", **QUICK_ROLLUPS)
-        sender = Sender(front.grpc, SEED)
-        killed: Counter[str] = Counter()
+    config = made(journal_config(mortal.addresses, ack_timeout_s=1))
+    front = receiver(tmp_path / "receiver", config)
+    back = worker(tmp_path / "worker", config, member="w", **QUICK_ROLLUPS)
+    sender = Sender(front.grpc, SEED)
+    killed: Counter[str] = Counter()
 
-        def kill_and_start(victim: RunningServer | Broker) -> None:
-            victim.kill()
-            victim.start()
+    def kill_and_start(victim: RunningServer | Broker) -> None:
+        victim.kill()
+        victim.start()
 
-        async def chaos() -> None:
-            victims: dict[str, RunningServer | Broker] = {
-                "receiver": front,
-                "worker": back,
-                "broker": cluster.brokers[0],
-            }
-            async with sender.sending():
-                for turn in range(KILLS):
-                    await asyncio.sleep(rng.uniform(0.02, 1.6))
-                    name = list(victims)[turn % 3]
-                    killed[name] += 1
-                    await asyncio.to_thread(kill_and_start, victims[name])
+    async def chaos() -> None:
+        victims: dict[str, RunningServer | Broker] = {
+            "receiver": front,
+            "worker": back,
+            "broker": mortal.brokers[0],
+        }
+        async with sender.sending():
+            for turn in range(KILLS):
+                await asyncio.sleep(rng.uniform(0.02, 1.6))
+                name = list(victims)[turn % 3]
+                killed[name] += 1
+                await asyncio.to_thread(kill_and_start, victims[name])
 
-        try:
-            back.start()
-            front.start()
-            asyncio.run(chaos())
-            ids = settled([back], sender.acked)
-            report(f"kill -9 {dict(killed)}", sender, ids, began)
-            assert len(ids) == len(set(ids))
-            raw = back.count("SELECT count() FROM spans")
-            print(f"rows before deduplication: {raw}, after: {len(ids)}")
-            back.wait_for("SELECT sum(span_count) FROM traces FINAL", len(ids), SETTLE_S)
-            expected = calm_findings(tmp_path / "calm", sender.looping)
-            assert_findings_are(back, expected, SETTLE_S)
-            assert_rollups_are_a_recount(back, SETTLE_S)
-            print(f"findings as in a calm run: {len(expected)}; sums of all minutes as in a recount")
-        finally:
-            front.kill()
-            back.kill()
+    try:
+        back.start()
+        front.start()
+        asyncio.run(chaos())
+        ids = settled([back], sender.acked)
+        report(f"kill -9 {dict(killed)}", sender, ids, began)
+        assert len(ids) == len(set(ids))
+        raw = back.count("SELECT count() FROM spans")
+        print(f"rows before deduplication: {raw}, after: {len(ids)}")
+        back.wait_for("SELECT sum(span_count) FROM traces FINAL", len(ids), SETTLE_S)
+        expected = calm_findings(tmp_path / "calm", sender.looping)
+        assert_findings_are(back, expected, SETTLE_S)
+        assert_rollups_are_a_recount(back, SETTLE_S)
+        print(f"findings as in a calm run: {len(expected)}; sums of all minutes as in a recount")
+    finally:
+        front.kill()
+        back.kill()
 
 
-def test_a_storm_of_rebalances_loses_nothing_and_leaves_no_lag(cluster: Cluster, tmp_path: Path) -> None:
+@dataclass
+class Fleet:
+    """A receiver and workers that share its partitions."""
+
+    front: RunningServer
+    workers: list[RunningServer]
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    directory = tmp_path_factory.mktemp("fleet")
+    config = made(journal_config(cluster.addresses, topics={"partitions": 12}, session_timeout_s=1))
+    found = Fleet(
+        receiver(directory / "receiver", config),
+        [worker(directory / f"worker-{number}", config) for number in range(3)],
+    )
+    everyone = [found.front, *found.workers]
+    try:
+        with ThreadPoolExecutor(len(everyone)) as at_once:
+            list(at_once.map(RunningServer.start, everyone))
+        yield found
+    finally:
+        for one in everyone:
+            one.kill()
+
+
+def test_a_storm_of_rebalances_loses_nothing_and_leaves_no_lag(fleet: Fleet) -> None:
     rng = random.Random(SEED)
     began = time.monotonic()
-    config = made(journal_config(cluster.addresses, topics={"partitions": 12}, session_timeout_s=1.5))
-    front = receiver(tmp_path / "receiver", config)
-    workers = [worker(tmp_path / f"worker-{number}", config) for number in range(3)]
-    sender = Sender(front.grpc, SEED)
+    sender = Sender(fleet.front.grpc, SEED)
 
     async def storm() -> None:
         async with sender.sending():
             for _ in range(KILLS):
                 await asyncio.sleep(rng.uniform(0.5, 1.5))
-                one = rng.choice(workers)
+                one = rng.choice(fleet.workers)
                 if one.process is None:
                     await asyncio.to_thread(one.start)
                 elif rng.random() < 0.7:
@@ -205,84 +228,70 @@ def test_a_storm_of_rebalances_loses_nothing_and_leaves_no_lag(cluster: Cluster,
                 else:
                     await asyncio.to_thread(one.terminate)
 
-    try:
-        for one in (*workers, front):
+    asyncio.run(storm())
+    for one in fleet.workers:
+        if one.process is None:
             one.start()
-        asyncio.run(storm())
-        for one in workers:
-            if one.process is None:
-                one.start()
-        ids = settled(workers, sender.acked)
-        report("rebalance storm", sender, ids, began)
-        assert [lag(one) for one in workers] == [0, 0, 0]
-    finally:
-        for one in (*workers, front):
-            one.kill()
+    ids = settled(fleet.workers, sender.acked)
+    report("rebalance storm", sender, ids, began)
+    assert [lag(one) for one in fleet.workers] == [0, 0, 0]
 
 
-def test_a_paused_worker_that_wakes_too_late_changes_no_number(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_paused_worker_that_wakes_too_late_changes_no_number(fleet: Fleet) -> None:
     began = time.monotonic()
-    config = made(journal_config(cluster.addresses, session_timeout_s=1))
-    front = receiver(tmp_path / "receiver", config)
-    workers = [worker(tmp_path / f"worker-{number}", config) for number in range(2)]
-    sender = Sender(front.grpc, SEED)
+    sender = Sender(fleet.front.grpc, SEED + 1)
 
     async def pauses() -> None:
         async with sender.sending():
             for turn in range(max(1, KILLS // 2)):
-                paused = workers[turn % 2]
+                paused = fleet.workers[turn % 3]
                 await asyncio.sleep(0.5)
                 os.kill(paused.pid, signal.SIGSTOP)
                 await asyncio.sleep(2.5)
                 os.kill(paused.pid, signal.SIGCONT)
                 await asyncio.sleep(1)
 
-    try:
-        for one in (*workers, front):
-            one.start()
-        asyncio.run(pauses())
-        ids = settled(workers, sender.acked)
-        report("paused workers", sender, ids, began)
-        rebalances = [
-            float(line.rpartition(" ")[2]) for one in workers for line in one.metrics() if "rebalances_total " in line
-        ]
-        assert max(rebalances) > 1, "no partition moved, so it proves nothing"
-    finally:
-        for one in (*workers, front):
-            one.kill()
+    before = [rebalances(one) for one in fleet.workers]
+    asyncio.run(pauses())
+    ids = settled(fleet.workers, sender.acked)
+    report("paused workers", sender, ids, began)
+    assert [rebalances(one) for one in fleet.workers] > before, "no partition moved, so it proves nothing"
 
 
-def test_with_a_spool_brokers_away_refuse_and_lose_nothing(kafka_jars: Path, tmp_path: Path) -> None:
+def rebalances(one: RunningServer) -> float:
+    return next(float(line.rpartition(" ")[2]) for line in one.metrics() if "rebalances_total " in line)
+
+
+def test_with_a_spool_brokers_away_refuse_and_lose_nothing(mortal: Cluster, tmp_path: Path) -> None:
     began = time.monotonic()
-    with Cluster(tmp_path / "kafka") as cluster:
-        config = made(journal_config(cluster.addresses, ack_timeout_s=1, spool={}))
-        front = receiver(tmp_path / "receiver", config)
-        back = worker(tmp_path / "worker", config, member="w")
-        sender = Sender(front.grpc, SEED)
-        broker = cluster.brokers[0]
+    config = made(journal_config(mortal.addresses, ack_timeout_s=1, spool={}))
+    front = receiver(tmp_path / "receiver", config)
+    back = worker(tmp_path / "worker", config, member="w")
+    sender = Sender(front.grpc, SEED)
+    broker = mortal.brokers[0]
 
-        async def outage() -> None:
-            async with sender.sending():
-                await asyncio.sleep(0.5)
-                await asyncio.to_thread(broker.kill)
-                await asyncio.sleep(OUTAGE_S)
-                await asyncio.to_thread(broker.start)
-                await asyncio.sleep(1)
+    async def outage() -> None:
+        async with sender.sending():
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(broker.kill)
+            await asyncio.sleep(OUTAGE_S)
+            await asyncio.to_thread(broker.start)
+            await asyncio.sleep(1)
 
-        try:
-            back.start()
-            front.start()
-            asyncio.run(outage())
-            ids = settled([back], sender.acked)
-            report("broker away, spool", sender, ids, began)
-            assert sender.refused == 0
-            assert any(
-                line.startswith("spanwise_kafka_drained_requests_total") and not line.endswith(" 0.0")
-                for line in front.metrics()
-            )
-        finally:
-            front.kill()
-            back.kill()
+    try:
+        back.start()
+        front.start()
+        asyncio.run(outage())
+        ids = settled([back], sender.acked)
+        report("broker away, spool", sender, ids, began)
+        assert sender.refused == 0
+        assert any(
+            line.startswith("spanwise_kafka_drained_requests_total") and not line.endswith(" 0.0")
+            for line in front.metrics()
+        )
+    finally:
+        front.kill()
+        back.kill()
 
 
 @pytest.mark.skipif(KILLS < 10, reason="three brokers are for `make chaos`")

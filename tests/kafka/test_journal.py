@@ -383,6 +383,7 @@ def test_a_reader_that_is_stuck_connects_anew(cluster: Cluster, tmp_path: Path) 
         time.sleep(1)  # idle, which is not stuck
         assert journal.stats().consumer_rebuilds == 0
         journal._reader._consumer.getmany = stuck
+        time.sleep(0.3)  # until the last honest question is over
         append(journal, one(2))
         (frame,) = _taken(journal).frames
         assert journal.stats().consumer_rebuilds == 1
