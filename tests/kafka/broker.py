@@ -100,6 +100,7 @@ class Broker:
         listeners = {"PLAINTEXT": self.port, "CONTROLLER": voters[node]}
         if certificate is not None:
             listeners |= {"SASL_SSL": self.secure_port, "MUTUAL": self.mutual_port}
+        self._ports = [port for name, port in listeners.items() if name != "CONTROLLER"]
         replicas = str(min(3, len(voters)))
         settings = {
             "process.roles": "broker,controller",
@@ -169,8 +170,11 @@ class Broker:
 
     def wait(self) -> None:
         deadline = time.monotonic() + _READY_S
+        waiting = list(self._ports)
         while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", waiting[-1]), timeout=1):
+                waiting.pop()
+            if not waiting:
                 return
             if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
                 log = (self.directory / "log").read_text(errors="replace")
