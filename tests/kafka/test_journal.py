@@ -368,25 +368,36 @@ def test_a_broker_that_hangs_is_refused_in_time_and_taken_up_again(cluster: Clus
             found |= {identity[15] for frame in _taken(journal).frames for identity in ids(frame.body)}
 
 
-def test_a_reader_that_is_stuck_connects_anew(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [None, asyncio.CancelledError, AttributeError], ids=["well", "cancelled", "broken"])
+def test_a_reader_that_is_stuck_connects_anew_however_its_client_ends(
+    cluster: Cluster, tmp_path: Path, end: type[BaseException] | None
+) -> None:
     config = made(journal_config(cluster.addresses)).model_copy(update={"stalled_s": 0.5})
 
     async def stuck(**_: int) -> dict[TopicPartition, list[object]]:
         await asyncio.sleep(0.05)
         return {}
 
+    async def stop() -> None:
+        await ended()
+        if end is not None:  # as it does where brokers were away for a minute
+            raise end
+
     with reading(config, tmp_path) as journal:
         append(journal, one(1))
         _taken(journal)
         assert journal._reader is not None
         assert journal._reader._consumer is not None
+        before = journal.stats().consumer_rebuilds
         time.sleep(1)  # idle, which is not stuck
-        assert journal.stats().consumer_rebuilds == 0
+        assert journal.stats().consumer_rebuilds == before
+        ended = journal._reader._consumer.stop
         journal._reader._consumer.getmany = stuck
+        journal._reader._consumer.stop = stop
         time.sleep(0.3)  # until the last honest question is over
         append(journal, one(2))
         (frame,) = _taken(journal).frames
-        assert journal.stats().consumer_rebuilds == 1
+        assert journal.stats().consumer_rebuilds > before
     assert frame.body == one(2)
 
 

@@ -38,6 +38,7 @@ _POLL_MS: Final = 200
 _IDLE_COMMIT_S: Final = 5.0
 _FETCH_BYTES: Final = 16 << 20
 _PAUSE_S: Final = 1.0
+_END_S: Final = 5.0
 _MOVING_PAUSE_S: Final = 0.02
 _POISON: Final = "unreadable"
 _DEADLY: Final = "deadly"
@@ -164,7 +165,9 @@ class Reader:
         while not self._closed:
             try:
                 await self._read()
-            except (KafkaError, OSError, TimeoutError, RuntimeError) as error:
+            except (Exception, asyncio.CancelledError) as error:  # whatever it is: nobody else reads these partitions
+                if self._closed:
+                    raise
                 _log.warning("the reader failed and connects anew", error=type(error).__name__)
                 await self._let_go(leaving=True)
                 self.counts.rebuilds += 1
@@ -377,10 +380,19 @@ class Reader:
             await self._revoked(())
         consumer, self._consumer = self._consumer, None
         admin, self._admin = self._admin, None
-        for client in (consumer.stop() if consumer else None, admin.close() if admin else None):
-            if client is not None:
-                with suppress(KafkaError, OSError, TimeoutError):
-                    await asyncio.wait_for(client, 5)
+        # Each on a task of its own: a client whose connections broke may end by being cancelled by its own parts.
+        ending = [asyncio.ensure_future(consumer.stop())] if consumer else []
+        ending += [asyncio.ensure_future(admin.close())] if admin else []
+        if not ending:
+            return
+        _, hanging = await asyncio.wait(ending, timeout=_END_S)
+        for task in hanging:
+            task.cancel()
+        if hanging:
+            await asyncio.wait(hanging, timeout=_END_S)
+        for task in ending:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                _log.info("a client of the brokers did not end well", error=type(error).__name__)
 
     async def close(self) -> None:
         with self._lock:
