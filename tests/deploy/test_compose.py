@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,7 +13,7 @@ import pytest
 
 from spanwise.config import load
 from spanwise.journal import KafkaJournalConfig
-from tests.deploy.conftest import DEPLOY, go_module, read_yaml
+from tests.deploy.conftest import DEPLOY, go_module, read_yaml, tool
 
 FILES = ("compose.yaml", "compose.single.yaml")
 VARIABLE = re.compile(r"\$\{(\w+)(:[?-])?[^}]*\}")
@@ -72,6 +74,19 @@ def test_the_program_takes_the_options_it_is_given(compose: Any) -> None:
         if isinstance(config.journal, KafkaJournalConfig):
             assert config.store.dsn.get_secret_value() == "http://clickhouse:8123/spanwise"
             assert config.store.password is not None
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    promtool = tool("promtool", "it comes with Prometheus")
+    text = (DEPLOY / "compose" / "prometheus.yaml").read_text(encoding="utf-8")
+    token = tmp_path / "token"
+    token.write_text("x")
+    placed = tmp_path / "prometheus.yaml"
+    text = text.replace("/etc/prometheus/rules", str(DEPLOY / "prometheus" / "rules"))
+    placed.write_text(text.replace("/run/secrets/api_token", str(token)))
+    done = subprocess.run([promtool, "check", "config", str(placed)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_grafana_reads_with_a_user_that_may_only_read() -> None:

@@ -20,6 +20,9 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
@@ -129,6 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.owner.seen.logins.add(self._login())
         body = self._body()
         params = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+        kind = self.headers.get("Content-Type", "")
+        if kind.startswith("multipart/form-data"):  # how the driver sends parameters that are long
+            params, body = params | _form(kind, body), b""
         statement = params.get("query", "").encode()
         if not statement and _INSERT.match(line := body.split(b"\n", 1)[0]):
             statement, body = line, body[len(line) + 1 :]
@@ -249,6 +255,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _cut(self) -> None:
         self.close_connection = True
         self.connection.shutdown(2)
+
+
+def _form(kind: str, body: bytes) -> dict[str, str]:
+    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
+    parts = [part for part in message.iter_parts() if isinstance(part, EmailMessage)]
+    return {str(part.get_param("name", header="content-disposition")): _text(part) for part in parts}
+
+
+def _text(part: EmailMessage) -> str:
+    payload = part.get_payload(decode=True)
+    return payload.decode() if isinstance(payload, bytes) else ""
 
 
 def connection_string(directory: str, options: dict[str, str]) -> str:

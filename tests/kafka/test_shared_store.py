@@ -1,0 +1,65 @@
+"""Workers share one ClickHouse server, as every fleet does: here the embedded engine behind HTTP in a process apart."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.load import send
+from bench.payloads import small
+from tests.kafka.broker import Cluster
+from tests.kafka.fleet import journal_config, made, receiver, worker
+from tests.running import ROOT
+
+CLICKHOUSE = """
+import sys
+from tests.store.clickhouse_http import ClickHouseHTTP
+
+with ClickHouseHTTP(sys.argv[1]) as endpoint:
+    print(endpoint.port, flush=True)
+    sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def dsn(tmp_path: Path) -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, "-c", CLICKHOUSE, str(tmp_path / "clickhouse")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        process.kill()
+
+
+def test_two_workers_on_one_server_store_all_once_though_one_is_killed_and_comes_back(
+    cluster: Cluster, dsn: str, tmp_path: Path
+) -> None:
+    config = made(journal_config(cluster.addresses))
+    payloads = [small(seed, time.time_ns()) for seed in range(8)]
+    with (
+        receiver(tmp_path / "receiver", config) as front,
+        worker(tmp_path / "worker-0", config, "worker-0", SPANWISE_STORE__DSN=dsn) as one,
+        worker(tmp_path / "worker-1", config, "worker-1", SPANWISE_STORE__DSN=dsn) as other,
+    ):
+        sent = asyncio.run(send(front.grpc, payloads[:4])).spans
+        while one.count("SELECT count() FROM spans") == 0:
+            time.sleep(0.02)
+        other.kill()
+        sent += asyncio.run(send(front.grpc, payloads[4:])).spans
+        other.start()
+
+        one.wait_for("SELECT count() FROM spans FINAL", sent, timeout_s=60)
+        one.wait_for("SELECT sum(span_count) FROM traces FINAL", sent, timeout_s=60)
+        assert one.terminate() == 0
+        assert other.count("SELECT count() FROM spans FINAL") == sent
