@@ -20,7 +20,7 @@ CHART: Final = ROOT / "helm" / "spanwise"
 SNAPSHOTS: Final = Path(__file__).parent / "snapshots"
 VALUES: Final = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*.yaml"))}
 KUBERNETES: Final = "1.33.0"
-INSTALL_HELM: Final = "`go install helm.sh/helm/v3/cmd/helm@v3.22.0`"
+HELM_VERSION: Final = "v3.22.0"
 
 
 def helm(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

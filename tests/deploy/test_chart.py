@@ -17,9 +17,10 @@ import yaml
 from spanwise.config import load
 from spanwise.journal import KafkaJournalConfig
 from spanwise.server import STOP_S
-from tests.deploy.conftest import go_module, read_yaml, tool
-from tests.deploy.render import CHART, INSTALL_HELM, KUBERNETES, SNAPSHOTS, VALUES, chart_hash, helm, render, snapshot
+from tests.deploy.conftest import go_module, read_yaml
+from tests.deploy.render import CHART, HELM_VERSION, KUBERNETES, SNAPSHOTS, VALUES, chart_hash, helm, render, snapshot
 from tests.running import ROOT
+from tests.tools import from_go
 
 Manifest = dict[str, Any]
 
@@ -39,6 +40,9 @@ CUSTOM = {
 }
 SETS = tuple(VALUES)
 
+pytestmark = pytest.mark.timeout(600)
+"""The first test that needs helm waits until it is built."""
+
 
 def manifests(name: str) -> list[Manifest]:
     text = (SNAPSHOTS / f"{name}.yaml").read_text(encoding="utf-8")
@@ -54,7 +58,7 @@ def pods(name: str) -> Iterator[tuple[str, Manifest]]:
 
 @pytest.fixture(scope="module")
 def program() -> str:
-    return tool("helm", INSTALL_HELM)
+    return from_go("helm", "helm.sh/helm/v3/cmd/helm", HELM_VERSION)
 
 
 # What is kept of it, with or without helm

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
 
 from tests.shared import ROOT
+from tests.tools import from_debian
 
 FOLDER: Final = ROOT / "deploy" / "prometheus"
 DEFAULT_RULES: Final = sorted(FOLDER.glob("rules/*.yml"))
@@ -45,8 +44,5 @@ def metric_names(expression: str) -> set[str]:
 
 
 def installed(name: str) -> str:
-    """Where a program is; the test is skipped if it is not there."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed; on Debian: apt-get install prometheus prometheus-alertmanager")
-    return path
+    """Where a program is; the test is skipped if it can be neither found nor fetched."""
+    return from_debian(name, "prometheus" if name in ("prometheus", "promtool") else "prometheus-alertmanager")
