@@ -38,6 +38,8 @@ _POLL_MS: Final = 200
 _IDLE_COMMIT_S: Final = 5.0
 _FETCH_BYTES: Final = 16 << 20
 _PAUSE_S: Final = 1.0
+_PAUSE_MAX_S: Final = 8.0
+"""Between attempts to reach brokers that are away, each of which leaves a line in the log."""
 _END_S: Final = 5.0
 _MOVING_PAUSE_S: Final = 0.02
 _POISON: Final = "unreadable"
@@ -149,6 +151,7 @@ class Reader:
         self._again = False
         self._alive_s = monotonic()
         self._lapsed = False
+        self._pause_s = _PAUSE_S
         self._task: asyncio.Task[None] | None = None
         self._on_assigned: Callable[[Mapping[str, int]], None] = lambda _: None
         self._on_revoked: Callable[[], None] = lambda: None
@@ -171,7 +174,8 @@ class Reader:
                 _log.warning("the reader failed and connects anew", error=type(error).__name__)
                 await self._let_go(leaving=True)
                 self.counts.rebuilds += 1
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
 
     async def _read(self) -> None:
         config = self._config
@@ -194,6 +198,7 @@ class Reader:
         )
         self._consumer.subscribe(list(config.signals), listener=_Listener(self._assigned, self._revoked))
         await self._consumer.start()
+        self._pause_s = _PAUSE_S
         heard = self._monotonic()
         tidied = heard
         while not self._closed:
