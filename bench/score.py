@@ -2,7 +2,8 @@
 
 The labelled traces lie beside the repository; their origin and criteria are in their `index.toml`. Trace level for
 `retry_loop` (labels yes and no; borderline and unknown ones are left out), span level for tool errors and empty
-results.
+results. Context signatures are scored on recordings of real clients and instrumentations that played
+`tests/live/context_cases.py`, trace level.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from processors.detect.retry_loop import RetryLoopConfig
 from processors.detect.signature import Signature
 from processors.detect.steps import Flag, Kind, Step, Steps
 from processors.reconcile import narrow
+from tests.detect.contexts import runs
 from tests.detect.corpus import FOLDER, decoded, labels, steps_of
+from tests.live.context_cases import WATCHED
 
 _HAND_READ: Final = ("tau", "Who&When", "AgentRx")
 """Sources whose loops were read by hand, not labelled by a rule."""
@@ -152,6 +155,32 @@ def score_spans() -> dict[str, dict[str, Score]]:
     return scores
 
 
+def score_contexts() -> dict[str, dict[str, Score]]:
+    """Scores of the context signatures by kind and instrumentation; what its spans do not say is left out."""
+    scores: dict[str, dict[str, Score]] = {name: defaultdict(Score) for name in WATCHED}
+    for run in runs():
+        if run.instrumentation in run.case.untold:
+            continue
+        for name in WATCHED:
+            for group in ("", run.instrumentation):
+                scores[name][group].add(wanted=name in run.case.wants, found=name in run.found)
+    return scores
+
+
+def _show_contexts() -> None:
+    scores = score_contexts()
+    _show("context signatures, trace level", {name: {"": groups[""]} for name, groups in scores.items()})
+    print("\ncontext cases: right of those played, by case")
+    cases = {run.case.name: run.case for run in runs()}
+    for name, case in cases.items():
+        played = [run for run in runs() if run.case.name == name]
+        told = [run for run in played if run.instrumentation not in case.untold]
+        wrong = [run for run in told if run.found != case.wants]
+        said = "".join(f"   WRONG {run.instrumentation}: {', '.join(sorted(run.found)) or 'nothing'}" for run in wrong)
+        untold = f"   not told by the spans of {len(played) - len(told)}" if len(told) < len(played) else ""
+        print(f"{name:44} {len(told) - len(wrong)}/{len(told)}{untold}{said}")
+
+
 def _show(title: str, scores: Mapping[str, Mapping[str, Score]], hard: Mapping[str, int] | None = None) -> None:
     print(f"\n{title}")
     for rule, groups in scores.items():
@@ -160,7 +189,7 @@ def _show(title: str, scores: Mapping[str, Mapping[str, Score]], hard: Mapping[s
             where = {"": "all", "read": "read by hand"}.get(group, group)
             extra = f"   hard negatives hit {hard[rule]}" if hard is not None and group == "" else ""
             print(
-                f"{rule:16} {where:48} P {score.precision:.3f}  R {score.recall:.3f}  F1 {score.f1:.3f}  "
+                f"{rule:30} {where:48} P {score.precision:.3f}  R {score.recall:.3f}  F1 {score.f1:.3f}  "
                 f"({score.true_positives} found, {score.false_positives} wrong, {score.false_negatives} missed){extra}"
             )
 
@@ -196,6 +225,7 @@ def _others() -> None:
 
 
 def main() -> None:
+    _show_contexts()
     if not FOLDER.is_dir():
         print("not scored: the labelled traces (corpus-failures) are not beside the repository")
         return

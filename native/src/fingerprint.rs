@@ -94,6 +94,11 @@ fn finish_of(reason: &str) -> u8 {
     }
 }
 
+/// Eighths of a power of two: 9 % apart, 0 for nothing.
+fn size_of(bytes: usize) -> u8 {
+    if bytes == 0 { 0 } else { ((bytes as f64).log2() * 8.0).round().clamp(1.0, 255.0) as u8 }
+}
+
 /// A hash of something that is there.
 fn wide(hash: u64) -> u64 {
     hash.max(1)
@@ -147,6 +152,7 @@ struct Head {
     input: u64,
     output: u64,
     output_masked: u64,
+    input_size: u8,
 }
 
 impl Head {
@@ -164,6 +170,7 @@ impl Head {
             slot.copy_from_slice(&value.to_le_bytes());
         }
         bytes[60..63].copy_from_slice(&counts);
+        bytes[63] = self.input_size;
         out.extend_from_slice(&bytes);
     }
 }
@@ -364,6 +371,8 @@ impl Fingerprints {
 
     fn model(&mut self, plan: &Plan, parts: &Parts<'_, '_>, cut: bool, head: &mut Head) {
         self.read_messages(plan, parts, head);
+        let sent = parts.inputs.iter().chain(parts.instructions).chain(parts.definitions);
+        head.input_size = size_of(sent.map(|item| item.value.len()).sum());
         for item in parts.instructions {
             self.mix.add(item.hash as u64);
         }

@@ -2,10 +2,13 @@
 
 `overflow_error`: the provider refused the request because it was too long. `window_reached`: an answer ended because
 the window was full. `pressure`: the input fills most of the window. `silent_truncation`: the conversation grows but the
-counted input shrinks or stands still, which happens when a server (Ollama) or a harness drops the oldest messages
-without a word. `compaction`: history was summarised on purpose; information, and the reason why a falling input is not
-taken for truncation. A window that is not known is never guessed: then only the error, the finish reason and the counts
-are used.
+counted input shrinks or stands still, which happens when a server (Ollama) drops the oldest messages without a word. It
+takes an agent that sent no less than before, as far as the input is recorded, and more text than the counted tokens can
+hold: clearing old results, or leaving the tools out of the last call, loses nothing. `compaction`: history was
+summarised on purpose; information, and the reason why a falling input is not taken for truncation.
+
+A window that is not known is never guessed: then only the error, the finish reason and the counts are used. Errors of
+tools are not read: one that takes 5,000 characters refuses longer ones in the same words.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from processors.detect.steps import ErrorClass, Finish, Flag, Kind, Step, Steps,
 
 _WINDOW_FULL: Final = 0.98
 """Share of the window from which `length` means that the window was full and not the output limit reached."""
+_BYTES_PER_TOKEN: Final = 6
+"""More than English prose needs with the JSON around it, of which tokenizers make the least."""
 _VISIBLE_BYTES_PER_TOKEN: Final = 8
 """More than any tokenizer needs for prose, so that growth expected from visible output is underestimated."""
 
@@ -39,7 +44,10 @@ class ContextLimitConfig(SignatureConfig):
     pressure_warning: float = Field(0.8, gt=0, le=1, description="Share of the window for `pressure`, warning.")
     pressure_high: float = Field(0.95, gt=0, le=1, description="Share of the window for `pressure`, high.")
     truncation_drop: float = Field(
-        0.25, gt=0, lt=1, description="Input tokens lost from one call to the next although messages were added."
+        0.25,
+        gt=0,
+        lt=1,
+        description="Share of the input tokens lost from one call to the next although messages were added.",
     )
     frozen_share: float = Field(
         0.01, ge=0, lt=1, description="Input tokens that stay within this share while messages are added."
@@ -76,7 +84,7 @@ class ContextLimit:
         full = ((steps["finish"] & int(Finish.LENGTH)) != 0) & (window > 0)
         full &= np.maximum(tokens, 0) + output >= _WINDOW_FULL * window
         told = (steps["finish"] & int(Finish.CONTEXT_WINDOW | Finish.COMPACTION)) != 0
-        overflow = steps["error"] == int(ErrorClass.CONTEXT)
+        overflow = (steps["error"] == int(ErrorClass.CONTEXT)) & ~steps.is_kind(Kind.TOOL)
         found: Bools = overflow | (model & (pressed | full | told | steps.has(Flag.COMPACTION)))
         return found | self._growing_without_tokens(steps, model)
 
@@ -108,7 +116,7 @@ class ContextLimit:
             yield from self._compaction(calls)
 
     def _overflow(self, trace: Trace) -> Iterator[Found]:
-        failed = [step for step in trace.steps if step.error == ErrorClass.CONTEXT]
+        failed = [step for step in trace.steps if step.error == ErrorClass.CONTEXT and step.kind != Kind.TOOL]
         # the error travels up through agents and workflows: count it where it was raised
         above = {step.parent_id for step in failed}
         by_agent: dict[int, list[Step]] = {}
@@ -163,8 +171,10 @@ class ContextLimit:
         start = 0
         for position in range(1, len(counted)):
             before, after = counted[position - 1], counted[position]
-            if _compacted(before, after) or after.input_items <= before.input_items:
+            if _compacted(before, after) or after.input_items <= before.input_items or _sent_less(before, after):
                 start = position
+                continue
+            if _is_whole(after):
                 continue
             if self._dropped(before, after) or self._frozen(counted[start : position + 1]):
                 cut.append(after)
@@ -227,6 +237,17 @@ def _compacted(before: Step | None, call: Step) -> bool:
     if not call.flags & Flag.COMPACTION:
         return False
     return before is None or not before.flags & Flag.COMPACTION or call.input_items < before.input_items
+
+
+def _sent_less(before: Step, after: Step) -> bool:
+    """Whether the recorded input shrank, by more than the 9 % in which its size is known."""
+    return 0 < after.input_size < before.input_size - 1
+
+
+def _is_whole(call: Step) -> bool:
+    """Whether all that was recorded of the input may be among the tokens that were counted."""
+    recorded: float = 2 ** (call.input_size / 8) if call.input_size else 0.0
+    return 0 < recorded <= call.input_tokens * _BYTES_PER_TOKEN
 
 
 def _tokens(call: Step) -> dict[str, str | int | float]:

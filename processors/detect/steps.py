@@ -123,7 +123,7 @@ FINGERPRINT: Final = np.dtype(
         ("input_tokens_count", "u1"),
         ("output_tokens_count", "u1"),
         ("long_tokens_count", "u1"),
-        ("reserved", "u1"),
+        ("input_size", "u1"),
     ]
 )
 """Head of a fingerprint; the three sketches follow it: sorted u32 token hashes of input, output, and long tokens.
@@ -133,10 +133,12 @@ of the agent name on the span. `template`: hash of the error with numbers and qu
 `first_input`: hash of the first user message and the instructions, which tells conversations of one trace apart.
 `input`: hash of canonical JSON arguments (tool), of the newest input message (model), of the input (agent); 0 = absent.
 `output`: hash of result or output messages; `output_masked`: the same with digits masked if longer than 80 characters.
-`max_tokens`: output limit of the request, 0 = unknown. Hashes are XXH3 cut to their width (`output` and `output_masked`
-the lower half of XXH3-128, which `content` has already), never 0 for what is there; those of tokens are simpler.
-Sketches are taken of the first 2 kB of a value: at most 64 hashes of words of input and output, 16 of tokens of 24
-characters and more. Retrieval and other steps have none, model calls only the last.
+`max_tokens`: output limit of the request, 0 = unknown. `input_size`: recorded bytes of what a model was sent, messages,
+instructions and tool definitions together, as eight times the binary logarithm, 0 = nothing recorded. Hashes are XXH3
+cut to their width (`output` and `output_masked` the lower half of XXH3-128, which `content` has already), never 0 for
+what is there; those of tokens are simpler. Sketches are taken of the first 2 kB of a value: at most 64 hashes of words
+of input and output, 16 of tokens of 24 characters and more. Retrieval and other steps have none, model calls only the
+last.
 """
 
 STEP: Final = np.dtype(
@@ -192,6 +194,7 @@ class Step:
     output_tokens: int
     output_bytes: int
     max_tokens: int
+    input_size: int
     window: int
     input_sketch: Tokens
     output_sketch: Tokens
@@ -288,6 +291,7 @@ _PLAIN: Final = (
     "output_tokens",
     "output_bytes",
     "max_tokens",
+    "input_size",
     "window",
 )
 

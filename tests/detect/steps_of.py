@@ -29,7 +29,7 @@ def read(fingerprint: bytes) -> Step | None:
     fields: dict[str, Any] = {
         name: int(head[name])
         for name in FINGERPRINT.names or ()
-        if not name.endswith("_count") and name not in ("fingerprint_version", "reserved")
+        if not name.endswith("_count") and name != "fingerprint_version"
     }
     fields |= {"kind": Kind(fields["kind"]), "flags": Flag(fields["flags"])}
     fields |= {"error": ErrorClass(fields["error"]), "finish": Finish(fields["finish"])}

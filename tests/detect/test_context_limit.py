@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from processors.detect.context_limit import ContextLimitConfig
@@ -79,6 +81,26 @@ def test_a_growing_conversation_whose_input_falls_was_truncated_in_silence() -> 
 
 def test_an_input_that_stands_still_while_text_is_added_was_truncated() -> None:
     assert kinds(*talk(2_000, 4_090, 4_085, 4_093)) == ["silent_truncation"]
+
+
+def sized(calls: list[Span], *recorded: int) -> list[Span]:
+    """The same calls with so many bytes of recorded input."""
+    return [call | {"input_size": round(8 * math.log2(size))} for call, size in zip(calls, recorded, strict=True)]
+
+
+def test_truncation_is_told_from_an_agent_that_sends_less_itself() -> None:
+    calls = talk(3_000, 4_000, 2_050)
+    assert kinds(*sized(calls, 12_000, 16_000, 18_000)) == ["silent_truncation"]
+    assert kinds(*sized(calls, 12_000, 16_000, 9_000)) == []
+
+
+def test_tokens_that_hold_all_that_was_recorded_lost_nothing() -> None:
+    """Tool definitions that are not recorded and left out of the last call."""
+    assert kinds(*sized(talk(3_000, 4_000, 2_050), 7_000, 8_000, 9_000)) == []
+
+
+def test_a_tool_that_refuses_a_long_text_is_no_overflow() -> None:
+    assert kinds(tool("translate", "a long text", "too long", failed=True, error=ErrorClass.CONTEXT), model()) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import tomllib
 from collections import Counter
@@ -328,6 +329,15 @@ def test_the_input_of_a_model_is_its_newest_message() -> None:
     )
     assert model(history=later).first_input == model(history=asked).first_input != 0
     assert model(history=[text("user", "other")]).first_input != model(history=asked).first_input
+
+
+def test_the_size_of_the_input_of_a_model_is_all_that_was_recorded_of_it() -> None:
+    short, long = text("user", "x" * 1_000), text("user", "x" * 16_000)
+    sizes = [model(history=[long]).input_size, model(history=[short] * 16).input_size]
+    sizes.append(model(history=[short], tools=[definition("search", text={"description": "x" * 15_000})]).input_size)
+    assert all(abs(size - 8 * math.log2(16_000)) <= 2 for size in sizes)
+    assert model(history=[short]).input_size == pytest.approx(8 * math.log2(1_060), abs=1)
+    assert model().input_size == 0
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
     python -m tests.live.record PYTHON [NAME...]
 
-PYTHON is an interpreter that has `agents/requirements.txt` installed. Every agent talks to the scripted model server
-and exports through its real SDK exporter into a real receiver, half of them over gRPC and half over HTTP. What the
-receiver put into its journal becomes `recorded/NAME.binpb`: protobuf requests, each behind its length as a varint.
-Stack traces are taken out, they tell about the recording machine.
+PYTHON is an interpreter that has `agents/requirements.txt` installed. Every agent talks to a scripted model server,
+those of `agents/context` to the one that plays `context_cases`, and exports through its real SDK exporter into a real
+receiver, half of them over gRPC and half over HTTP. What the receiver put into its journal becomes
+`recorded/NAME.binpb`: protobuf requests, each behind its length as a varint; `context/NAME` is compressed. Stack traces
+are taken out, they tell about the recording machine.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receiver import Receiver, ReceiverConfig
 from spanwise.model import Signal
 from spanwise.stage import SealedRange
+from tests.live.context_server import context_server
 from tests.live.model_server import model_server
 from tests.live.tape import RECORDED, write
 
 HERE = Path(__file__).parent
-AGENTS = tuple(sorted(path.stem for path in (HERE / "agents").glob("*.py") if path.stem != "common"))
+AGENTS = tuple(
+    sorted(
+        str(path.relative_to(HERE / "agents").with_suffix(""))
+        for path in (HERE / "agents").rglob("*.py")
+        if path.stem not in ("common", "play")
+    )
+)
 
 
 @dataclass
@@ -64,8 +72,8 @@ async def record(python: str, names: tuple[str, ...]) -> None:
     tape = _Tape()
     receiver = Receiver(ReceiverConfig(grpc="127.0.0.1:0", http="127.0.0.1:0"), tape)
     await receiver.start()
-    RECORDED.mkdir(exist_ok=True)
-    with model_server() as model_url:
+    (RECORDED / "context").mkdir(parents=True, exist_ok=True)
+    with model_server() as model_url, context_server() as context_url:
         for name in names:
             tape.bodies.clear()
             over_grpc = AGENTS.index(name) % 2 == 0
@@ -75,14 +83,15 @@ async def record(python: str, names: tuple[str, ...]) -> None:
                 HERE / "agents" / f"{name}.py",
                 env={
                     **os.environ,
-                    "MODEL_URL": model_url,
+                    "MODEL_URL": context_url if name.startswith("context/") else model_url,
                     "OTLP_ENDPOINT": endpoint,
                     "OTLP_TRANSPORT": "grpc" if over_grpc else "http",
                 },
             )
             if await process.wait():
                 raise SystemExit(f"{name} ended with {process.returncode}")
-            size = write(RECORDED / f"{name}.binpb", map(_without_stack_traces, tape.bodies))
+            suffix = "binpb.gz" if name.startswith("context/") else "binpb"
+            size = write(RECORDED / f"{name}.{suffix}", map(_without_stack_traces, tape.bodies))
             print(f"{name}: {len(tape.bodies)} requests, {size} bytes over {'gRPC' if over_grpc else 'HTTP'}")
     await receiver.drain()
 

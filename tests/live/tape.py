@@ -1,7 +1,8 @@
-"""Recorded export requests: protobuf messages, each behind its length as a varint."""
+"""Recorded export requests: protobuf messages, each behind its length as a varint; `.gz` compressed."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,11 +11,14 @@ RECORDED = Path(__file__).parent / "recorded"
 
 def write(path: Path, bodies: Iterable[bytes]) -> int:
     """Returns the bytes written."""
-    return path.write_bytes(b"".join(_varint(len(body)) + body for body in bodies))
+    data = b"".join(_varint(len(body)) + body for body in bodies)
+    return path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def read(path: Path) -> list[bytes]:
     data, at, bodies = path.read_bytes(), 0, []
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
     while at < len(data):
         length = shift = 0
         while True:
