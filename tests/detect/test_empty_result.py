@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from processors.detect.empty_result import EmptyResultConfig
-from spanwise.testing import found, model, tool
+from processors.detect.steps import Kind
+from spanwise.testing import found, model, span, tool
 
 SIGNATURE = EmptyResultConfig().build()
 
@@ -39,3 +40,8 @@ def test_a_tool_that_answers_with_silence_by_design_is_not_empty() -> None:
 
 def test_a_failed_call_is_not_called_empty() -> None:
     assert found(SIGNATURE, tool("search", "cats", "[]", empty=True, failed=True), model("none")) == []
+
+
+def test_a_retrieval_that_finds_nothing_is_one_too() -> None:
+    (finding,) = found(SIGNATURE, span(Kind.RETRIEVAL, "knowledge", "cats", "[]", empty=True), model("There are none"))
+    assert (finding.severity, finding.count) == ("warning", 1)

@@ -283,6 +283,21 @@ def test_a_result_that_only_speaks_of_errors_or_nothing(answer: str) -> None:
     assert (made.error, made.template) == (ErrorClass.NONE, 0)
 
 
+@pytest.mark.parametrize("documents", [[], "[]", " [ ] ", '{"documents": []}'], ids=str)
+def test_a_retrieval_of_no_documents_is_empty(documents: object) -> None:
+    attributes = {"gen_ai.operation.name": "retrieval", "gen_ai.retrieval.documents": documents}
+    made = step(attributes, parent="3" * 16)
+    assert made.flags & Flag.EMPTY
+    assert made.output_bytes > 0
+
+
+@pytest.mark.parametrize("documents", ['[{"id": "1", "content": "a cat"}]', '[{"id": "1"}]'])
+def test_a_retrieval_of_documents_is_not_empty(documents: str) -> None:
+    made = step({"gen_ai.operation.name": "retrieval", "gen_ai.retrieval.documents": documents}, parent="3" * 16)
+    assert not made.flags & Flag.EMPTY
+    assert made.output_bytes > 0
+
+
 def test_silence_is_empty_and_zero_bytes_long() -> None:
     made = tool("")
     assert made.flags == Flag.HAS_OUTPUT | Flag.EMPTY

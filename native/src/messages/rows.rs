@@ -492,6 +492,11 @@ impl<'a> Collector<'_, 'a> {
             Target::Documents => {
                 self.memo.scratch.reset();
                 let documents = tools::documents(text, &self.memo.scratch);
+                if documents.is_empty() && self.content.output_text.is_empty() && is_void_list(text) {
+                    // nothing was found, which is an answer too
+                    self.content.output_preview = text;
+                    self.content.output_text = text;
+                }
                 self.texts(row.target, documents)
             }
             Target::Arguments => {
@@ -858,6 +863,16 @@ fn side_of(row: &Row) -> Side {
         (Target::System, _) => Side::System,
         _ => Side::Input,
     }
+}
+
+/// A list without elements, alone or as the one member of an object.
+fn is_void_list(text: &str) -> bool {
+    let text = text.trim();
+    let list = match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+        Some(member) => member.split_once(':').map_or("", |(_, value)| value.trim()),
+        None => text,
+    };
+    list.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|inside| inside.trim().is_empty())
 }
 
 fn key_of(target: Target) -> &'static str {
