@@ -49,11 +49,8 @@ _NUMBERS: Final = (
 )
 _USAGE: Final = ("usage_scope", "input_basis")
 JOINED: Final = (*_TEXTS, *_LISTS, *_NUMBERS, *_USAGE, "content")
-"""Columns of `spans` that a join may change.
-
-`fingerprint` is none of them: it stays what the span itself showed. Records bring one message each, and it takes their
-text to tell what they come to. So detectors see a span whose messages are in log records only without its content, but
-with its error, finish reasons, usage and names."""
+"""Columns of `spans` that a join may change. Whoever stores the rows takes their `fingerprint` again, for which it
+takes the text of the content (`spanwise.refingerprint`)."""
 
 
 def assign(spans: pa.RecordBatch, logs: pa.RecordBatch) -> Ints:

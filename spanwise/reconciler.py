@@ -56,6 +56,7 @@ from processors.reconcile import (
     summarise,
 )
 from spanwise.model import CONTENT, LOG_EVENTS, SPANS
+from spanwise.refingerprint import Refingerprint
 from spanwise.stage import Processor
 from spanwise.store import load_sql
 
@@ -72,6 +73,9 @@ _LOG_SLACK_NS: Final = 3600 * _SECOND_NS
 _IDS_PER_QUERY: Final = 5_000
 """The text of a query is at most 256 KiB by default."""
 _TIME_MAX: Final = 2**63 - 1
+_CONTENT_BYTES: Final = 64 << 20
+_ROWS_WITH_CONTENT: Final = 1_000
+"""Joined spans whose content is read at once, and the bytes of it."""
 
 _NARROW_SQL: Final = {
     "attribute_count": "toInt32(length(attribute_types)) AS attribute_count",
@@ -306,6 +310,7 @@ class Reconciler:
         self._cache: list[pa.RecordBatch] = []
         self._cached_rows = 0
         self._calls = _RecentCalls(self._config)
+        self._refingerprint = Refingerprint()
         self._records: list[_Record] = []
         self._has_logs = self._has_loose_logs = False
         self._warm = False
@@ -696,6 +701,7 @@ class Reconciler:
             return spans, nothing
         joined = self._price(joined)
         self._adopt_content(joined, logs, which, changed)
+        joined = self._refingerprinted(joined)
         kept = np.ones(spans.num_rows, dtype=np.bool_)
         kept[at[changed]] = False
         return together([spans.filter(pa.array(kept)), narrow(joined)], NARROW), joined
@@ -724,6 +730,11 @@ class Reconciler:
             adopted = pa.RecordBatch.from_pylist(rows, schema=CONTENT.arrow)
             token = _token("content", adopted, ("tenant", "trace_id", "hash"))
             self._sink.write(token, together([], SPANS.arrow), adopted, together([], LOG_EVENTS.arrow))
+
+    def _refingerprinted(self, joined: pa.RecordBatch) -> pa.RecordBatch:
+        """Spans with fingerprints that include what their records brought."""
+        parts = [self._refingerprint(some, self._queries.content_of(some)) for some in _by_content(joined)]
+        return together(parts, SPANS.arrow)
 
     # Writing
 
@@ -949,6 +960,21 @@ class _Queries:
             parts.append(_one(self._read("reconcile_content", params, columns=columns, schema=CONTENT.arrow, ids=ids)))
         return together(parts, CONTENT.arrow)
 
+    def content_of(self, spans: pa.RecordBatch) -> dict[tuple[str, str, str], str]:
+        """Values that rows of spans refer to, by tenant, trace and hash."""
+        content: list[Any] = spans.column("content").to_pylist()
+        hashes = {one["hash"] for references in content for one in references}
+        if not hashes:
+            return {}
+        tenants, traces = (list[Any](plain(spans.column(name)).to_pylist()) for name in ("tenant", "trace_id"))
+        found = self._read(
+            "reconcile_content_of",
+            {"tenants": sorted(set(tenants))},
+            columns="tenant, trace_id, hash, value",
+            ids={"traces": sorted(set(traces)), "hashes": sorted(hashes)},
+        )
+        return {(row["tenant"], row["trace_id"], row["hash"]): row["value"] for row in found.to_pylist()}
+
     def _between(self, ranges: Iterable[tuple[int, int]]) -> dict[str, Any]:
         spans = list(ranges)
         return {
@@ -1043,6 +1069,18 @@ def _traces(keys: Sequence[_Key]) -> dict[str, list[str]]:
 def _chunks(items: Sequence[Any], size: int = _IDS_PER_QUERY) -> Iterator[Any]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _by_content(spans: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Rows with no more content together than is held at once, but at least one row."""
+    references: list[Any] = spans.column("content").to_pylist()
+    start, count, size = 0, 0, 0
+    for row, mine in enumerate(references):
+        count, size = count + len(mine), size + sum(one["bytes"] for one in mine)
+        if row > start and (count > _IDS_PER_QUERY or size > _CONTENT_BYTES or row - start >= _ROWS_WITH_CONTENT):
+            yield spans.slice(start, row - start)
+            start, count, size = row, len(mine), sum(one["bytes"] for one in mine)
+    yield spans.slice(start)
 
 
 def _token(what: str, rows: pa.RecordBatch, names: Sequence[str]) -> str:
