@@ -7,21 +7,25 @@ written into the users' file that it reads at its start.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import chdb
 from clickhouse_connect.driver.exceptions import Error as DriverError
 
-from spanwise.model import CONTENT, SPANS
+from spanwise.model import CONTENT, SPANS, TRACES
+from spanwise.retention import Retention
 from spanwise.store import Store, StoreConfig, TtlDays, TtlOptions, connect
 from spanwise.store import cluster as clusters
 from spanwise.store.errors import code_of
 from spanwise.store.migrate import apply_options, check_schema, migrate, prove_deduplication
-from spanwise.store.users import users_sql, view_names
+from spanwise.store.users import schema_statements, users_sql, view_names
 from tests.store.rows import batch, content, span, spans
 
 _CONFIG = """<clickhouse>
@@ -34,6 +38,9 @@ _USERS = """<clickhouse>
 <profiles><default>{settings}</default></profiles><quotas><default/></quotas>
 <users><default><password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
 {rights}</default></users></clickhouse>"""
+
+
+_OPEN: list[Any] = []
 
 
 class OneNode(Store):
@@ -92,6 +99,7 @@ def distributed(folder: Path) -> dict[str, Any]:
     ).to_pylist()[0]["value"]
     found["views"] = [view for view in view_names() if store.read_arrow(f"SELECT * FROM {view}").num_rows >= 0]
     found["second_start"] = [*migrate(store), *apply_options(store, TtlOptions(ttl_days=TtlDays(spans=0, content=0)))]
+    found["kept"] = kept(store)
     changed = apply_options(store, TtlOptions(ttl_days=TtlDays(spans=9, content=0)))
     found["changed_ttl"] = [statement.split()[2] for statement in changed]
     found["engine_of_spans_local"] = store.read_arrow(
@@ -102,6 +110,20 @@ def distributed(folder: Path) -> dict[str, Any]:
     store.insert(SPANS, batch(SPANS, two), "what users are asked about")
     store.close()
     return found
+
+
+def kept(store: Store) -> list[dict[str, Any]]:
+    """Rows by class once the failed one of two traces was kept."""
+    now = counted(store, "SELECT toUnixTimestamp(now())")
+    day = dt.date(1970, 1, 1) + dt.timedelta(days=now // 86_400 - 29)
+    old = {"day": day, "received_at": (now - 29 * 86_400) * 1000, "start_time": (now - 29 * 86_400) * 10**9}
+    store.command("TRUNCATE TABLE spans_local")
+    store.insert(SPANS, spans([span(number, trace_id=str(number), **old) for number in (1, 2)]), "old")
+    severities = [{"tenant": "t", "trace_id": str(n), "finding_severity": s, **old} for n, s in ((1, "high"), (2, ""))]
+    store.insert(TRACES, batch(TRACES, severities), "old")
+    Retention(TtlOptions(), store=store).tick()
+    found = store.read_arrow("SELECT toString(retention) AS class, trace_id FROM spans ORDER BY class, trace_id")
+    return [dict(row) for row in found.to_pylist()]
 
 
 def reference() -> dict[str, Any]:
@@ -207,6 +229,31 @@ def settings_of(profile: str) -> str:
     return f"{values}<constraints>{constraints}</constraints>"
 
 
+def replica(folder: Path, port: str, shard: str, name: str) -> dict[str, Any]:
+    """(path, replicas) of each replicated table, as a node that makes its schema finds them."""
+    config = folder / "config.xml"
+    config.write_text(
+        f"<clickhouse><macros><shard>{shard}</shard><replica>{name}</replica></macros>"
+        f"<zookeeper><node><host>127.0.0.1</host><port>{port}</port></node></zookeeper></clickhouse>"
+    )
+    # Without a store around it: a table that cannot copy parts is not ready for anything else. The engine stays open:
+    # tables that go on looking for their keeper would not let it.
+    connection = chdb.connect(f"{folder / 'data'}?config-file={config}")  # type: ignore[no-untyped-call]
+    _OPEN.append(connection)
+    for statement in schema_statements("spanwise", "agents"):
+        if "Distributed(" not in statement and not statement.startswith("CREATE VIEW"):
+            connection.query(re.sub(r" ON CLUSTER '\w+'", "", statement))
+    answer = connection.query("SELECT table, zookeeper_path, total_replicas FROM system.replicas", "JSONEachRow")
+    rows = [json.loads(line) for line in answer.bytes().splitlines()]
+    return {row["table"]: [row["zookeeper_path"], row["total_replicas"]] for row in rows}
+
+
 if __name__ == "__main__":
     place, role = Path(sys.argv[1]), sys.argv[2]
-    sys.stdout.write(json.dumps(restricted(place, role) if role else distributed(place)) + "\n")
+    if role == "replica":
+        told = replica(place, *sys.argv[3:])
+    else:
+        told = restricted(place, role) if role else distributed(place)
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+    os._exit(0)

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from spanwise.store import Store
 from spanwise.store.cluster import Cluster
 from spanwise.store.migrate import LEDGER, migrations
 from spanwise.store.users import schema_statements, users_sql, view_names
+from tests.running import free_port
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = Cluster("agents", "spanwise")
@@ -82,12 +87,57 @@ def test_statement_no_cluster_can_run_is_refused() -> None:
         CLUSTER.statements("OPTIMIZE TABLE spans")
 
 
+# Replicas that share a real ZooKeeper; an embedded engine takes part in making tables, not in copying parts
+
+ZOOKEEPER = Path("/usr/share/java/zookeeper.jar")
+
+
+@pytest.fixture
+def zookeeper(tmp_path: Path) -> Iterator[int]:
+    """The port of a ZooKeeper."""
+    java = shutil.which("java")
+    if java is None or not ZOOKEEPER.is_file():
+        pytest.skip("needs Java and ZooKeeper: apt-get install default-jre-headless libzookeeper-java")
+    port = free_port()
+    config = tmp_path / "zoo.cfg"
+    config.write_text(
+        f"tickTime=500\ndataDir={tmp_path / 'zookeeper'}\nclientPort={port}\nclientPortAddress=127.0.0.1\n"
+        "admin.enableServer=false\n"
+    )
+    main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+    command = [java, "-Xmx128m", "-cp", str(ZOOKEEPER.parent / "*"), main, str(config)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(300):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.kill()
+
+
+def test_replica_that_comes_later_joins_every_table_of_its_shard(zookeeper: int, tmp_path: Path) -> None:
+    seen = {}
+    for shard, replica in (("01", "a"), ("01", "b"), ("02", "c")):
+        (tmp_path / replica).mkdir()
+        seen[replica] = child(tmp_path / replica, "replica", str(zookeeper), shard, replica)
+    tables = {f"{table.name}_local" for table in TABLES}
+    assert {*seen["a"]} == {*seen["b"]} == {*seen["c"]} == tables | {"schema_migrations"}
+    for table in tables:
+        assert seen["a"][table] == [f"/clickhouse/tables/01/spanwise/{table}", 1]
+        assert seen["b"][table] == [f"/clickhouse/tables/01/spanwise/{table}", 2]
+        assert seen["c"][table] == [f"/clickhouse/tables/02/spanwise/{table}", 1]
+    assert seen["c"]["schema_migrations"] == ["/clickhouse/tables/all/spanwise/schema_migrations", 3]
+
+
 # A cluster of one node, as far as an embedded engine is one: it has no keeper and no DDL queue
 
 
-def child(place: Path, role: str = "") -> Any:
+def child(place: Path, role: str = "", *more: str) -> Any:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.store.cluster_child", str(place), role],
+        [sys.executable, "-m", "tests.store.cluster_child", str(place), role, *more],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -129,6 +179,14 @@ def test_second_start_changes_nothing_on_a_cluster(distributed: Any) -> None:
 def test_changed_ttl_reaches_the_tables_of_the_nodes(distributed: Any) -> None:
     assert distributed["changed_ttl"] == ["spans"]
     assert "[90], 9)" in distributed["engine_of_spans_local"]
+
+
+def test_failed_traces_are_kept_through_distributed_tables(distributed: Any) -> None:
+    assert distributed["kept"] == [
+        {"class": "", "trace_id": "1"},
+        {"class": "", "trace_id": "2"},
+        {"class": "failed", "trace_id": "1"},
+    ]
 
 
 @pytest.mark.usefixtures("distributed")
