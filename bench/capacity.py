@@ -181,14 +181,12 @@ def main() -> None:
     except NoKafkaError as error:
         print(f"capacity  not measured: {error}")
         return
-    plays = (
-        ("small", _sent(small, options.small)),
-        ("agent", _sent(agent, options.agent)),
-        ("demo", _demo(options.demo)),
-    )
-    for shape, play in plays:
-        with tempfile.TemporaryDirectory(prefix="spanwise-bench-") as directory:
-            _measure(shape, play, Path(directory))
+    counts = {"small": options.small, "agent": options.agent, "demo": options.demo}
+    for shape, count in counts.items():
+        if count:
+            play = _demo(count) if shape == "demo" else _sent(small if shape == "small" else agent, count)
+            with tempfile.TemporaryDirectory(prefix="spanwise-bench-") as directory:
+                _measure(shape, play, Path(directory))
 
 
 if __name__ == "__main__":
