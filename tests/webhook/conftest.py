@@ -63,7 +63,7 @@ class World:
 
     def start(self, url: str, *, territory: Territory | None = None, **options: Any) -> Delivery:
         """A webhook as after a start of the program."""
-        defaults = {"name": self.name, "url": url, "allow_http": True, "allow_private": True, "timeout_s": 2}
+        defaults = {"name": self.name, "url": url, "allow_http": True, "allow_private": True, "timeout_s": 20}
         config = WebhookConfig.model_validate(defaults | {"format": "json"} | options)
         client = WebhookClient(config)
         self.loop.run_until_complete(client.open())

@@ -80,7 +80,7 @@ class Receiver:
 
     def hang(self, handler: BaseHTTPRequestHandler, _: Got) -> None:
         """Take the message, answer never (until `released`)."""
-        self.released.wait(30)
+        self.released.wait(60)
         handler.close_connection = True
 
     def drip(self, handler: BaseHTTPRequestHandler, _: Got) -> None:
@@ -99,7 +99,7 @@ class Receiver:
     def url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self.port}/hook"
 
-    def wait_for(self, count: int, timeout_s: float = 20) -> list[Got]:
+    def wait_for(self, count: int, timeout_s: float = 60) -> list[Got]:
         deadline = time.monotonic() + timeout_s
         while len(self.got) < count:
             if time.monotonic() > deadline:

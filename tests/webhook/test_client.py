@@ -49,7 +49,7 @@ class Names(AbstractResolver):
 
 def send(url: str, *, times: int = 1, resolver: AbstractResolver | None = None, **options: Any) -> list[Outcome]:
     """Make attempts with one client and return what became of each."""
-    defaults = {"name": "oncall", "url": url, "allow_http": True, "allow_private": True, "timeout_s": 5}
+    defaults = {"name": "oncall", "url": url, "allow_http": True, "allow_private": True, "timeout_s": 20}
     config = WebhookConfig.model_validate(defaults | options)
     message = compose([alert()], config, "")
 

@@ -37,7 +37,7 @@ def test_a_finding_reaches_the_webhook_through_kill_9_between_its_answer_and_the
     with Receiver() as receiver:
         (tmp_path / "secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         oncall = {"name": "oncall", "url": receiver.url, "format": "json", "allow_http": True, "allow_private": True}
-        oncall |= {"timeout_s": 30, "signatures": ["retry_loop"], "secret_file": str(tmp_path / "secret")}
+        oncall |= {"timeout_s": 60, "signatures": ["retry_loop"], "secret_file": str(tmp_path / "secret")}
         inside = {"name": "inside", "url": "http://127.0.0.1:1/secret-path", "allow_http": True}
         webhooks = json.dumps([oncall, inside])
         server = RunningServer(tmp_path / "data", SPANWISE_ALERTS__WEBHOOKS=webhooks)
@@ -48,7 +48,7 @@ def test_a_finding_reaches_the_webhook_through_kill_9_between_its_answer_and_the
             loop(server, "first")
             (taken,) = receiver.wait_for(1)
             loop(server, "second")
-            server.wait_for("SELECT uniqExact(trace_id) FROM findings FINAL WHERE signature = 'retry_loop'", 2)
+            server.wait_for("SELECT uniqExact(trace_id) FROM findings FINAL WHERE signature = 'retry_loop'", 2, 60)
             assert len(receiver.got) == 1
 
             server.kill()
@@ -58,7 +58,7 @@ def test_a_finding_reaches_the_webhook_through_kill_9_between_its_answer_and_the
             assert {first.key, second.key} > {taken.key}
             assert {got.json["findings"][0]["service"] for got in (first, second)} == {"first", "second"}
 
-            server.wait_for("SELECT count() FROM alert_deliveries WHERE outcome = 'sent'", 2)
+            server.wait_for("SELECT count() FROM alert_deliveries WHERE outcome = 'sent'", 2, 60)
             metrics = server.metrics()
             assert 'spanwise_alerts_sent_messages_total{webhook="oncall"} 2.0' in metrics
             assert 'spanwise_alerts_waiting_findings{webhook="oncall"} 0.0' in metrics
