@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
+from tests.tools import CACHE
+
 CLIENTS = Path(__file__).with_name("clients")
-MAKE_S = 30
-"""Longest time to get a client ready: a first compilation may not fit, and goes on where it was at the next run."""
+MAKE_S = 240
+"""Longest time to get a client ready; a compilation that did not fit goes on where it was at the next run."""
 
 
 def _cache(name: str) -> Path:
-    """A folder for one state of one client's files: `SPANWISE_TEST_CACHE`, else in the user's cache folder."""
+    """A folder for one state of one client's files."""
     files = sorted(path for path in (CLIENTS / name).iterdir() if path.is_file())
     state = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
-    root = os.environ.get("SPANWISE_TEST_CACHE") or Path.home() / ".cache" / "spanwise-tests"
-    return Path(root) / f"{name}-{state}"
+    return CACHE / f"{name}-client-{state}"
 
 
 def _made(name: str, result: str, *command: str) -> Path:

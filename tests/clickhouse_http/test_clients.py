@@ -15,6 +15,9 @@ from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureErr
 from tests.clickhouse_http import programs
 from tests.clickhouse_http.serving import Endpoint
 
+pytestmark = pytest.mark.timeout(400)
+"""The first test of a client waits until it is installed or compiled."""
+
 
 @pytest.fixture(scope="module")
 def client(endpoint: Endpoint) -> Iterator[Client]:
