@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python -m bench.end_to_end
 	$(BIN)/python -m bench.fleet
 	$(BIN)/python -m bench.capacity
+	$(BIN)/python -m bench.rollups
 	$(BIN)/python -m bench.dashboards
 
 # The crash, damage and mutation tests of `make test`, in full size: about an hour.
