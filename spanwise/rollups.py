@@ -55,14 +55,14 @@ class RollupsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    close_s: float = Field(15.0, ge=0, description="A minute is counted this long after its end.")
+    close_s: float = Field(30.0, ge=0, description="A minute is counted this long after its end.")
     late_s: float = Field(
-        60.0,
+        120.0,
         ge=0,
         description="A minute that was counted is counted again this long after its spans changed, and each time it "
         "changes again after twice as long.",
     )
-    late_max_s: float = Field(600.0, ge=0, description="But after this long at most.")
+    late_max_s: float = Field(1_800.0, ge=0, description="But after this long at most.")
     tick_s: float = Field(1.0, gt=0, description="Pause between two looks at what is due.")
     minutes_per_query: int = Field(60, ge=1, le=1_440, description="Most minutes counted in one statement.")
     dirty_max: int = Field(

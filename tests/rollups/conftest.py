@@ -112,7 +112,7 @@ class World(ReconcilerWorld):
         for _ in range(50):
             self.now_s += 40
             if self.reconciler.tick() == 0 and self.reconciler.stats().dirty == 0:
-                self.now_s += 700
+                self.now_s += 2_000
                 self.rollups.tick()
                 stats = self.rollups.stats()
                 if stats.dirty == 0 and not stats.lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spanwise.model import SPANS
-from spanwise.rollups import WATERMARK, RollupsConfig
+from spanwise.model import ROLLUP_1M, SPANS
+from spanwise.rollups import WATERMARK, Rollups, RollupsConfig
 from spanwise.store import StoreError
 from tests.build import START, batch, llm, span, version
+from tests.reconcile.conftest import Journal
 from tests.rollups.conftest import FIGURES, GROUP, World
 
 MINUTE = 60 * 10**9
@@ -29,7 +30,9 @@ Sums = dict[tuple[Any, ...], dict[str, Any]]
 def recount(world: World) -> Sums:
     """What the sums should be, from the deduplicated rows, one at a time."""
     table = world.store.read_arrow(
-        "SELECT * FROM spans FINAL WHERE tenant = {tenant:String}", {"tenant": world.tenant}, schema=SPANS.arrow
+        f"SELECT {', '.join(SPANS.names)} FROM spans FINAL WHERE tenant = {{tenant:String}}",
+        {"tenant": world.tenant},
+        schema=SPANS.arrow,
     )
     start = table.column("start_time").cast(pa.int64()).to_pylist()
     found: Sums = {}
@@ -161,7 +164,7 @@ def test_view_answers_for_minutes_that_are_not_counted_yet(world: World) -> None
     now = world.store.read_arrow("SELECT toUnixTimestamp64Nano(now64(9)) AS now").to_pylist()[0]["now"]
     world.now_s = (now - START) / 1e9
     world.deliver([llm(1, start=now - 5 * MINUTE)])
-    world.now_s += 60
+    world.now_s += 130
     world.tick()
     assert len(world.sums()) == 1
     world.deliver([llm(2, start=now, agent_name="live")])
@@ -255,3 +258,31 @@ def test_equal_rows_make_no_work(world: World) -> None:
     world.rollups.touched(batch([]))
     assert world.rollups.tick() == 0
     assert world.rollups.stats().minutes == before
+
+
+def test_of_two_workers_that_count_one_minute_at_once_the_one_that_saw_more_wins(world: World) -> None:
+    """The first reads, is slow, and writes after the second has counted a span that the first did not see."""
+    world.deliver([llm(1)])
+    world.now_s += 200
+
+    class Slow:
+        read_arrow = world.store.read_arrow
+
+        def derive(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+            rows = world.store.read_arrow(sql[sql.index("SELECT") :], params)
+            world.deliver([llm(2)])
+            world.now_s += 2_000
+            assert world.rollups.tick() == 1
+            (read,) = rows.rename_columns(columns_of(sql)).to_pylist()
+            assert read["spans"] == 1
+            batch_ = pa.RecordBatch.from_pylist([read], schema=ROLLUP_1M.arrow)
+            world.store.insert(ROLLUP_1M, batch_, f"slow-{world.tenant}")
+
+    slow = Rollups(store=Slow(), journal=Journal(), wall_ns=world.wall_ns)
+    assert slow.tick() == 1
+    assert [row["spans"] for row in world.sums().values()] == [2]
+    assert world.sums() == recount(world)
+
+
+def columns_of(sql: str) -> list[str]:
+    return sql[sql.index("(") + 1 : sql.index(")")].split(", ")

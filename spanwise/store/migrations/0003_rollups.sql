@@ -1,4 +1,10 @@
 CREATE VIEW IF NOT EXISTS rollup_live AS
+WITH
+    -- a histogram out of sorted values, where they change: a map for each row to add up takes half as long again
+    arraySort(groupArrayIf(duration_bucket, is_call)) AS durations,
+    arrayFilter((at, one, next) -> one != next, arrayEnumerate(durations), durations, arrayShiftLeft(durations, 1, toInt16(-32768))) AS duration_ends,
+    arraySort(groupArrayIf(first_chunk_bucket, is_call AND has_first_chunk)) AS chunks,
+    arrayFilter((at, one, next) -> one != next, arrayEnumerate(chunks), chunks, arrayShiftLeft(chunks, 1, toInt16(-32768))) AS chunk_ends
 SELECT
     tenant,
     toStartOfMinute(start_time) AS minute,
@@ -21,8 +27,8 @@ SELECT
     sumIf(span.reasoning_tokens, own) AS reasoning_tokens,
     sumIf(span.cost_usd, own) AS cost_usd,
     countIf(own AND unpriced) AS unpriced_calls,
-    sumMapIf(map(duration_bucket, toUInt64(1)), is_call) AS duration_buckets,
-    sumMapIf(map(first_chunk_bucket, toUInt64(1)), is_call AND has_first_chunk) AS first_chunk_buckets,
+    mapFromArrays(arrayMap(at -> durations[at], duration_ends), arrayMap((at, before) -> toUInt64(at - before), duration_ends, arrayShiftRight(duration_ends, 1, toUInt32(0)))) AS duration_buckets,
+    mapFromArrays(arrayMap(at -> chunks[at], chunk_ends), arrayMap((at, before) -> toUInt64(at - before), chunk_ends, arrayShiftRight(chunk_ends, 1, toUInt32(0)))) AS first_chunk_buckets,
     min(span.day) AS day,
     min(span.received_at) AS received_at
 FROM
@@ -213,3 +219,53 @@ ARRAY JOIN
     work.unpriced_calls AS without_price,
     work.duration_ns AS took_ns
 COMMENT 'What each agent did and used, by trace and minute: work below an agent is the agent''s, also where its spans do not say so. It is counted when a trace has gone quiet, some seconds after its last span. `start_time` is that of the trace: give a range of it, too.';
+
+CREATE VIEW IF NOT EXISTS agent_handoffs AS
+SELECT
+    tenant,
+    trace_id,
+    start_time,
+    minute,
+    service,
+    caller AS source,
+    agent_name AS target,
+    rollup_agents.calls AS handoffs
+FROM rollup_agents
+WHERE kind = 'agent' AND caller != '' AND caller != agent_name
+COMMENT 'How often one agent set another to work, by trace and minute: an agent span below another agent, whatever lies between.';
+
+CREATE VIEW IF NOT EXISTS retrievals AS
+SELECT
+    tenant,
+    start_time,
+    service,
+    agent_name,
+    trace_id,
+    span_id,
+    kind,
+    name,
+    duration_ns,
+    status = 'error' OR error_type != '' AS failed,
+    arrayCount(reference -> tupleElement(reference, 'key') = 'gen_ai.retrieval.documents', content) AS documents
+FROM spans FINAL
+WHERE kind IN ('retrieval', 'rerank')
+COMMENT 'One row a retrieval or reranking, and how many documents it returned, 0 where the producer sends none. Their scores are in `span_content`.';
+
+CREATE VIEW IF NOT EXISTS escalations AS
+SELECT
+    tenant,
+    start_time,
+    service,
+    agent_name,
+    conversation_id,
+    trace_id,
+    span_id,
+    if(kind = 'tool_wait', 'exact', 'proxy') AS basis,
+    if(tool_name != '', toString(tool_name), toString(name)) AS what,
+    attributes['spanwise.metadata.permission_decision'] AS decision,
+    duration_ns
+FROM spans FINAL
+WHERE (kind = 'tool_wait' AND startsWith(attributes['source'], 'user'))
+   OR (kind IN ('tool', 'handoff')
+       AND match(if(tool_name != '', toString(tool_name), toString(name)), '(?i)(^|[^a-z])(human|escalate|escalation|ask_?user|live_agent)([^a-z]|$)|AskUser'))
+COMMENT 'Where a run turned to a human. exact: the producer says that it waited for one. proxy: a tool or hand-off is named like it.';
