@@ -39,8 +39,8 @@ from tests.running import RunningServer
 
 KILLS = int(os.environ.get("SPANWISE_KILLS", "3"))
 SEED = int(os.environ.get("SPANWISE_SEED", "1"))
-SETTLE_S = 60 + 3 * KILLS
 OUTAGE_S = float(os.environ.get("SPANWISE_OUTAGE_S", "300" if KILLS >= 100 else "3"))
+SETTLE_S = 60 + 3 * KILLS + OUTAGE_S
 
 pytestmark = pytest.mark.timeout(3600)
 
