@@ -26,7 +26,11 @@ from tests.running import RunningServer
 SERVICE = "looping"
 PAST_NS = 300 * 10**9
 """Spans are sent as if they were so old: minutes that are over are counted at once."""
-QUICK_ROLLUPS = {"SPANWISE_ROLLUPS__CLOSE_S": "0", "SPANWISE_ROLLUPS__LATE_S": "1"}
+QUICK_ROLLUPS = {
+    "SPANWISE_ROLLUPS__CLOSE_S": "0",
+    "SPANWISE_ROLLUPS__LATE_S": "1",
+    "SPANWISE_ROLLUPS__LATE_MAX_S": "1",
+}
 _FINDINGS = (
     f"SELECT * EXCEPT (detected_at, version, received_at) FROM findings FINAL WHERE service = '{SERVICE}' "
     "ORDER BY finding_id"
