@@ -42,7 +42,7 @@ class StoreQueries:
     def sql(self, statement: str, format_: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """See `Queries.sql`. The statement is checked before this returns."""
         if self._tenant:
-            # no filter of the embedded engine holds against SQL of the reader's own: docs/adr/0008
+            # no filter of the embedded engine holds against SQL of the reader's own: docs/adr/0009
             raise ConfinedError
         checked = self._guard.checked(statement, partial(read, self._store))
         if checked.format:
