@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo up test lint bench bench-detect chaos wheel record clean
+.PHONY: setup demo up test lint bench bench-detect chaos grafana wheel record clean
 
 setup: $(VENV)/.ready
 
@@ -49,6 +49,10 @@ bench: setup
 chaos: setup
 	SPANWISE_KILLS=100 SPANWISE_DAMAGE=1000 SPANWISE_MUTATIONS=1000000 SPANWISE_HOSTILE=500 SPANWISE_ROLLUP_EXAMPLES=200 \
 		$(BIN)/pytest tests/chaos tests/detector tests/journal tests/kafka tests/native tests/rollups -s --timeout 7200
+
+# Every query of the dashboards through the libraries of Grafana's data source: takes Go, and minutes to build them.
+grafana: setup
+	SPANWISE_GRAFANA=1 $(BIN)/pytest tests/dashboards/test_frames.py -s
 
 # An abi3 wheel: installs and runs without a Rust toolchain.
 wheel: setup

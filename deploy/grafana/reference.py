@@ -32,8 +32,10 @@ The dashboards are generated: change `deploy/grafana/boards/` and `deploy/grafan
 
 What is tested: every query is expanded as Grafana and the data source do and run against the embedded engine, on
 traffic of the demo and on made data, with and without rows, with odd names; the files are read with Grafana's own
-schema (Foundation SDK 11.6; type-checked with `@grafana/schema` 13.2 when they were written). What is not: the
-pictures. No test starts a Grafana, and the data source's own expansion of macros is rebuilt from its documentation.
+schema (Foundation SDK 11.6; type-checked with `@grafana/schema` 13.2 when they were written). `make grafana` asks all
+of them through the libraries that the data source is made of (clickhouse-go over HTTP with gzip, the plugin SDK's
+frames and its turn from long to wide series). What is not: the pictures. No test starts a Grafana, and the data
+source's own expansion of macros is rebuilt from its documentation.
 
 `make bench` prints how long each panel takes on one million spans.
 """
