@@ -266,6 +266,13 @@ class Rollups:
         with self._lock:
             now = self._now_s()
             due = {minute: entry.touches for minute, entry in self._dirty.items() if entry.due_s <= now}
+            # Views count later minutes from the spans: earlier ones would be seen nowhere until they are counted, too.
+            newest, _ = max(due, default=(0, ""))
+            due |= {
+                minute: entry.touches
+                for minute, entry in self._dirty.items()
+                if minute[0] < newest and minute not in self._counted
+            }
         counted = 0
         for part in self._parts(sorted(due)):
             if self._stop.is_set():

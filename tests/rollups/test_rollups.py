@@ -172,6 +172,18 @@ def test_view_answers_for_minutes_that_are_not_counted_yet(world: World) -> None
     assert {key[3] for key in world.sums()} == {""}
 
 
+def test_minutes_that_a_view_has_shown_do_not_vanish_while_they_wait_to_be_counted(world: World) -> None:
+    world.now_s = 50.0
+    world.deliver([llm(1, start=START - 10 * MINUTE), llm(2, start=START)])
+    shown = world.sums("rollup")
+
+    for _ in range(60):  # the later minute is due 15 s after its end, the earlier one 30 s after it came
+        world.now_s += 1
+        world.tick()
+        assert world.sums("rollup") == shown
+    assert world.sums() == shown
+
+
 def test_hours_and_days_merge_minutes_exactly(world: World) -> None:
     world.deliver([llm(n, start=START + n * MINUTE, duration=10**8 * n) for n in range(1, 100)])
     world.quiet()
