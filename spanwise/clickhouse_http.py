@@ -47,6 +47,8 @@ _HELD_BYTES: Final = MIB
 _WAITED_BYTES: Final = 64 * MIB
 _WRITE_BYTES: Final = 256 << 10
 _STOP_S: Final = 5.0
+_PATIENCE_S: Final = 0.1
+"""How long the engine may take to see that nobody reads on, before it is told to stop, and told again."""
 _LINGER_S: Final = 1.0
 """How long a refused client is listened to, so that it reads the answer instead of a connection reset."""
 _QUERY_ID: Final = re.compile(r"[!-~]{1,128}")
@@ -191,6 +193,9 @@ class ClickHouseServer:
             async with asyncio.timeout(_STOP_S):
                 for _ in range(self._config.queries_concurrent):
                     await self._slots.acquire()
+                # a connection that one of them holds would keep the engine open
+                for threads in (self._threads, self._cancellers):
+                    await asyncio.to_thread(threads.shutdown, cancel_futures=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._cancellers.shutdown(wait=False, cancel_futures=True)
 
@@ -419,19 +424,21 @@ class ClickHouseServer:
 
     async def _let_go(self, answer: Answer) -> None:
         closing = asyncio.get_running_loop().run_in_executor(self._threads, answer.close)
-        await self._ended(closing, answer.cancel)
+        await self._ended(closing, answer.cancel, _PATIENCE_S)
         closing.result()
 
-    async def _ended(self, running: asyncio.Future[Any], interrupt: Callable[[], None] | None = None) -> None:
+    async def _ended(
+        self, running: asyncio.Future[Any], interrupt: Callable[[], None] | None = None, patience_s: float = 0.0
+    ) -> None:
         """Wait for a thread whatever else happens: what it holds is not to be touched before."""
-        loop, patience_s = asyncio.get_running_loop(), 0.0
+        loop = asyncio.get_running_loop()
         while not running.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([running], timeout=patience_s)
                 if interrupt is not None and not running.done():
                     await loop.run_in_executor(self._cancellers, interrupt)
             # a query that only begins is not there yet to be stopped
-            patience_s = 0.1
+            patience_s = _PATIENCE_S
         running.exception()
 
     # Answers
