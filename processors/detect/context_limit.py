@@ -104,7 +104,9 @@ class ContextLimit:
         for name in ("trace", "first_input", "name"):
             same &= steps[name][before] == steps[name][after]
         shrunk = steps["input_tokens"][after] <= steps["input_tokens"][before] * (1 + self._config.frozen_share)
-        found[after] = same & shrunk & (steps["input_tokens"][before] >= self._config.tokens_min)
+        # an input of which no message was recorded was not seen to grow
+        seen = steps["input_items"][after] > 0
+        found[after] = same & shrunk & seen & (steps["input_tokens"][before] >= self._config.tokens_min)
         return found
 
     def find(self, trace: Trace) -> Iterable[Found]:
