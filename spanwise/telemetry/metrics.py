@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from importlib import metadata
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import prometheus_client
 import pyarrow as pa
@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from spanwise.model import Signal, SpanBatch
 from spanwise.telemetry import watched
 from spanwise.telemetry.config import TelemetryConfig
-from spanwise.telemetry.watched import MetricDoc
+from spanwise.telemetry.watched import AtScrape, Family, MetricDoc, Watched
 
 Transport = Literal["grpc", "http"]
+Stats = TypeVar("Stats")
 
 OTHER: Final = "other"
 """Stands for every label value beyond the limit."""
@@ -260,37 +261,40 @@ class Telemetry:
 
     # Journal
 
-    def watch_journal(self, journal: watched.WatchedJournal) -> None:
+    def watch_journal(self, journal: Watched[watched.JournalFigures]) -> None:
         """Read the journal's own figures at each scrape."""
-        self.registry.register(watched.JournalCollector(journal))
+        self._watch(journal, watched.journal)
 
-    def watch_kafka(self, journal: watched.WatchedKafka) -> None:
+    def watch_kafka(self, journal: Watched[watched.KafkaFigures]) -> None:
         """Read the Kafka journal's own figures at each scrape."""
-        self.registry.register(watched.KafkaCollector(journal))
+        self._watch(journal, watched.kafka)
 
-    def watch_reconciler(self, reconciler: watched.WatchedPart) -> None:
+    def watch_reconciler(self, reconciler: Watched[object]) -> None:
         """Read the reconciler's own figures at each scrape."""
-        self.registry.register(watched.PartCollector(reconciler, watched.RECONCILER_METRICS))
+        self._watch(reconciler, watched.reconciler)
 
-    def watch_detector(self, detector: watched.WatchedPart) -> None:
+    def watch_detector(self, detector: Watched[object]) -> None:
         """Read the detector's own figures at each scrape."""
-        self.registry.register(watched.PartCollector(detector, watched.DETECTOR_METRICS))
+        self._watch(detector, watched.detector)
 
-    def watch_alerts(self, alerts: watched.WatchedAlerts) -> None:
+    def watch_alerts(self, alerts: Watched[Mapping[str, watched.AlertFigures]]) -> None:
         """Read the figures of the webhooks at each scrape."""
-        self.registry.register(watched.AlertsCollector(alerts))
+        self._watch(alerts, watched.alerts)
 
-    def watch_budgets(self, budgets: watched.WatchedBudgets) -> None:
+    def watch_budgets(self, budgets: Watched[watched.BudgetsFigures]) -> None:
         """Read the figures of budgets at each scrape."""
-        self.registry.register(watched.BudgetsCollector(budgets))
+        self._watch(budgets, watched.budgets)
 
-    def watch_rollups(self, rollups: watched.WatchedPart) -> None:
+    def watch_rollups(self, rollups: Watched[object]) -> None:
         """Read the figures of rollups at each scrape."""
-        self.registry.register(watched.PartCollector(rollups, watched.ROLLUPS_METRICS))
+        self._watch(rollups, watched.rollups)
 
-    def watch_retention(self, retention: watched.WatchedPart) -> None:
+    def watch_retention(self, retention: Watched[object]) -> None:
         """Read the figures of what keeps failed traces at each scrape."""
-        self.registry.register(watched.PartCollector(retention, watched.RETENTION_METRICS))
+        self._watch(retention, watched.retention)
+
+    def _watch(self, part: Watched[Stats], families: Callable[[Stats], Iterable[Family]]) -> None:
+        self.registry.register(AtScrape(lambda: families(part.stats())))
 
     # Pipeline
 
