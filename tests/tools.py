@@ -7,11 +7,12 @@ notice says what to install.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,11 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanwise"
-_FETCH_S = 600
+FETCH_S = 600
+
+
+class NotFetchedError(Exception):
+    """A program could not be fetched or built; the sentence says why."""
 
 
 @cache
@@ -41,16 +46,16 @@ def from_debian(program: str, package: str) -> str:
             "-oDebug::NoLocking=1",
             "-oAPT::Sandbox::User=",
         ]
-        _run(["apt-get", "-q", *own, "update"], folder)
-        _run(["apt-get", "-q", *own, "download", package], folder)
+        run(["apt-get", "-q", *own, "update"], folder)
+        run(["apt-get", "-q", *own, "download", package], folder)
         (archive,) = folder.glob(f"{package}_*.deb")
-        _run(["dpkg-deb", "--extract", str(archive), str(folder / "root")], folder)
+        run(["dpkg-deb", "--extract", str(archive), str(folder / "root")], folder)
         (folder / "root/usr/bin").rename(folder / "bin")
         for part in ("lists", "archives", "root"):
             shutil.rmtree(folder / part)
         archive.unlink()
 
-    return str(_cached(f"debian-{package}", fetch, how) / "bin" / program)
+    return str(cached_or_skip(f"debian-{package}", fetch, how) / "bin" / program)
 
 
 @cache
@@ -65,13 +70,21 @@ def from_go(program: str, module: str, version: str) -> str:
         pytest.skip(how)
 
     def fetch(folder: Path) -> None:
-        _run([go, "install", f"{module}@{version}"], folder, GOBIN=str(folder))
+        run([go, "install", f"{module}@{version}"], folder, GOBIN=str(folder))
 
-    return str(_cached(f"go-{program}-{version}", fetch, how) / program)
+    return str(cached_or_skip(f"go-{program}-{version}", fetch, how) / program)
 
 
-def _cached(name: str, fetch: Callable[[Path], None], how: str) -> Path:
-    """A folder of the cache, filled by whoever comes first. Skips the test if it cannot be."""
+def cached_or_skip(name: str, fetch: Callable[[Path], None], how: str) -> Path:
+    """As `cached`, but skips the test, and says `how` to do without."""
+    try:
+        return cached(name, fetch)
+    except NotFetchedError as error:
+        pytest.skip(f"{how} ({error})")
+
+
+def cached(name: str, fetch: Callable[[Path], None]) -> Path:
+    """A folder of the cache, filled by whoever comes first. Raises NotFetchedError if `fetch` cannot fill it."""
     place = CACHE / name
     with _alone(name):
         if not place.is_dir():
@@ -80,10 +93,43 @@ def _cached(name: str, fetch: Callable[[Path], None], how: str) -> Path:
                 folder.mkdir()
                 try:
                     fetch(folder)
-                except (OSError, ValueError, subprocess.SubprocessError) as error:
-                    pytest.skip(f"{how} ({error})")
+                except (OSError, ValueError) as error:
+                    raise NotFetchedError(str(error)) from error
                 folder.rename(place)
     return place
+
+
+def built(name: str, source: Path, command: Sequence[str], timeout_s: float = FETCH_S, **environment: str) -> Path:
+    """A copy of a folder's files in which `command` was run, once for each state of them. Raises NotFetchedError."""
+    files = sorted(path for path in source.iterdir() if path.is_file())
+    state = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+    def build(folder: Path) -> None:
+        for path in files:
+            shutil.copy(path, folder)
+        run(command, folder, timeout_s, **environment)
+
+    return cached(f"{name}-{state}", build)
+
+
+def run(command: Sequence[str], folder: Path, timeout_s: float = FETCH_S, **environment: str) -> None:
+    """Run what fetches or builds. Raises NotFetchedError with the end of what it said."""
+    told = " ".join(command[:2])
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotFetchedError(f"{told} is not done after {timeout_s:.0f} s; another run may go on from there") from None
+    if done.returncode:
+        raise NotFetchedError(f"{told} failed: {done.stdout.strip()[-300:]}")
 
 
 @contextmanager
@@ -93,17 +139,3 @@ def _alone(name: str) -> Iterator[None]:
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _run(command: list[str], folder: Path, **environment: str) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=_FETCH_S,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-300:]}")

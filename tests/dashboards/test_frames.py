@@ -5,7 +5,6 @@ Building them takes minutes and needs the network: only `make grafana` does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,8 +15,10 @@ import pytest
 
 from tests.dashboards.boards import QUESTIONS
 from tests.dashboards.demo import demo_server
+from tests.tools import built
 
 SOURCE = Path(__file__).with_name("frames")
+BUILD_S = 1_500
 FORMATS = {"timeseries": 0, "table": 1, "stat": 1, "variable": 1, "traces": 3}
 
 
@@ -27,12 +28,7 @@ def program() -> Path:
         pytest.skip("`make grafana` asks through the libraries of Grafana's data source")
     if not shutil.which("go"):
         pytest.skip("install Go 1.26 or newer to ask through the libraries of Grafana's data source")
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCE.iterdir()))).hexdigest()[:16]
-    root = os.environ.get("SPANWISE_TEST_CACHE") or Path.home() / ".cache" / "spanwise-tests"
-    made = Path(root) / f"frames-{state}"
-    made.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["go", "build", "-o", made, "."], cwd=SOURCE, check=True)
-    return made
+    return built("frames", SOURCE, ["go", "build", "-o", "frames", "."], BUILD_S) / "frames"
 
 
 @pytest.mark.timeout(1_800)

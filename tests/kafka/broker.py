@@ -5,12 +5,10 @@ Nothing is installed: Maven fetches the jars once into the user's cache folder, 
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.running import free_port
+from tests.tools import CACHE, NotFetchedError, cached, run
 
 VERSION: Final = "4.4.0"
 USER: Final = "spanwise"
@@ -60,23 +59,21 @@ def jars() -> Path:
     """The folder of the broker's jars, fetched at the first call on this machine. Raises NoKafkaError."""
     if shutil.which("java") is None:
         raise NoKafkaError("Kafka tests need Java 17 or newer: there is no `java` here")
-    found = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanwise" / f"kafka-{VERSION}"
-    if found.is_dir():
-        return found
-    if shutil.which("mvn") is None:
+    name = f"kafka-{VERSION}"
+    if not (CACHE / name).is_dir() and shutil.which("mvn") is None:
         raise NoKafkaError(f"Kafka tests need Maven to fetch Kafka {VERSION} once: there is no `mvn` here")
-    found.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=found.parent) as scratch:
-        (Path(scratch) / "pom.xml").write_text(_POM)
-        copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={scratch}/jars"]
-        done = subprocess.run(
-            ["mvn", "-q", "-B", *copy], cwd=scratch, capture_output=True, text=True, timeout=600, check=False
-        )
-        if done.returncode:
-            raise NoKafkaError(f"Kafka {VERSION} could not be fetched with Maven: {done.stdout[-500:]}")
-        with suppress(OSError):  # another run was quicker
-            (Path(scratch) / "jars").rename(found)
-    return found
+
+    def fetch(folder: Path) -> None:
+        pom = folder / "pom.xml"
+        pom.write_text(_POM)
+        copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
+        run(["mvn", "-q", "-B", *copy], folder)
+        pom.unlink()
+
+    try:
+        return cached(name, fetch)
+    except NotFetchedError as error:
+        raise NoKafkaError(f"Kafka {VERSION} could not be fetched with Maven: {error}") from error
 
 
 class Broker:
