@@ -42,6 +42,7 @@ _PAUSE_MAX_S: Final = 8.0
 """Between attempts to reach brokers that are away, each of which leaves a line in the log."""
 _END_S: Final = 5.0
 _MOVING_PAUSE_S: Final = 0.02
+_NEVER_MS: Final = 2**31 - 1
 _POISON: Final = "unreadable"
 _DEADLY: Final = "deadly"
 
@@ -172,8 +173,13 @@ class Reader:
                 if self._closed:
                     raise
                 _log.warning("the reader failed and connects anew", error=type(error).__name__)
-                await self._let_go(leaving=True)
                 self.counts.rebuilds += 1
+                try:
+                    await self._let_go(leaving=True)
+                except (Exception, asyncio.CancelledError) as worse:
+                    if self._closed:
+                        raise
+                    _log.warning("the reader did not end well", error=type(worse).__name__)
                 await asyncio.sleep(self._pause_s)
                 self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
 
@@ -192,6 +198,9 @@ class Reader:
             session_timeout_ms=int(config.session_timeout_s * 1000),
             heartbeat_interval_ms=int(config.session_timeout_s * 1000 / 4),
             rebalance_timeout_ms=60_000,
+            # Whether records are wanted says nothing about us: while partitions move none are, however long that takes,
+            # and a client that counts as idle never joins again.
+            max_poll_interval_ms=_NEVER_MS,
             max_partition_fetch_bytes=max(4 << 20, config.message_bytes_max + RECORD_OVERHEAD_BYTES),
             fetch_max_bytes=_FETCH_BYTES,
             fetch_max_wait_ms=_POLL_MS,
@@ -208,6 +217,8 @@ class Reader:
             now = self._monotonic()
             await self._stay_sure(now)
             if self._moving:
+                # nobody asks for records meanwhile, and the client ends its wait for the group's answer only when asked
+                self._consumer._coordinator.check_errors()
                 heard = now
                 await asyncio.sleep(_MOVING_PAUSE_S)
                 continue
@@ -323,6 +334,8 @@ class Reader:
             for name, mark in marks.items():
                 lowest[name] = min(mark, lowest.get(name, mark))
             parts[at] = _Partition(offset, deque(planned), next=offset, position=offset or 0)
+            if offset is not None:
+                consumer.seek(at, offset)  # the client asks for it, too, and begins anywhere if it is not answered
         if lowest:
             self._on_assigned(lowest)
         with self._lock:
@@ -347,9 +360,12 @@ class Reader:
                 )
             except (KafkaError, OSError) as error:
                 _log.warning("planned ranges cannot be read yet", error=type(error).__name__)
-                await asyncio.sleep(0.2 * (attempt + 1))
             else:
-                return found
+                # An error that is about the whole group leaves its partitions out, and the client passes it over.
+                if found.keys() >= set(arrived):
+                    return found
+                _log.warning("planned ranges cannot be read yet", error="the group is not known there")
+            await asyncio.sleep(0.2 * (attempt + 1))
         raise RuntimeError("planned ranges cannot be read")
 
     async def _revoked(self, _gone: Iterable[TopicPartition]) -> None:
@@ -381,10 +397,16 @@ class Reader:
             self._partitions = {}
 
     async def _let_go(self, *, leaving: bool) -> None:
-        if leaving:
-            await self._revoked(())
-        consumer, self._consumer = self._consumer, None
-        admin, self._admin = self._admin, None
+        consumer, admin = self._consumer, self._admin
+        try:
+            if leaving:
+                await self._revoked(())
+        finally:
+            self._consumer = self._admin = None
+            await self._end(consumer, admin)
+
+    @staticmethod
+    async def _end(consumer: AIOKafkaConsumer | None, admin: AIOKafkaAdminClient | None) -> None:
         # Each on a task of its own: a client whose connections broke may end by being cancelled by its own parts.
         ending = [asyncio.ensure_future(consumer.stop())] if consumer else []
         ending += [asyncio.ensure_future(admin.close())] if admin else []

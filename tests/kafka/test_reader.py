@@ -1,0 +1,138 @@
+"""The reading half against a real broker whose client fails in ways that only happen once in a while."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from spanwise.journal.kafka.journal import KafkaJournal
+from tests.kafka.broker import Cluster
+from tests.kafka.fleet import journal_config, made
+from tests.kafka.test_journal import append, ids, one, reading, take
+
+
+def _reader(journal: KafkaJournal) -> Any:
+    assert journal._reader is not None
+    return journal._reader
+
+
+def _takes(journal: KafkaJournal, number: int) -> None:
+    """What is appended now arrives."""
+    append(journal, one(number))
+    found: list[int] = []
+    while number not in found:  # what came before may come again where it could not be recorded
+        taken = take(journal)
+        found += [ids(frame.body)[0][15] for frame in taken.frames]
+        journal.done(taken)
+
+
+def wait_until(reached: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _rejoining(journal: KafkaJournal, attempt: Callable[[Any], Awaitable[bool]]) -> None:
+    """Join the group again while no broker answers a fetch; the first attempt ends as told."""
+    consumer = _reader(journal)._consumer
+    join, fetch = consumer._coordinator._do_rejoin_group, consumer.getmany
+    attempted = threading.Event()
+
+    async def nothing(**_: int) -> dict[TopicPartition, list[object]]:
+        await asyncio.sleep(0.05)
+        return {}
+
+    async def once(subscription: Any) -> bool:
+        consumer._coordinator._do_rejoin_group, consumer.getmany = join, fetch
+        attempted.set()
+        return await attempt(subscription)
+
+    consumer.getmany = nothing
+    time.sleep(0.5)  # until the last honest fetch is over
+    consumer._coordinator._do_rejoin_group = once
+
+    async def ask() -> None:  # as if another worker came or went
+        consumer._coordinator.request_rejoin()
+
+    journal._loop.run(ask(), 5)
+    assert attempted.wait(20)
+
+
+def test_partitions_that_were_on_the_move_for_minutes_come_back(cluster: Cluster, tmp_path: Path) -> None:
+    """The client takes who asks for no records for five minutes for idle, and lets them never join again."""
+    config = made(journal_config(cluster.addresses))
+    with reading(config, tmp_path) as journal:
+        _takes(journal, 1)
+
+        async def brokers_away(_: Any) -> bool:
+            _reader(journal)._consumer._subscription._last_fetch_ended = time.monotonic() - 400
+            return False
+
+        _rejoining(journal, brokers_away)
+        _takes(journal, 2)
+        assert journal.stats().consumer_rebuilds == 0
+
+
+def test_a_group_that_fails_while_partitions_move_is_joined_anew(cluster: Cluster, tmp_path: Path) -> None:
+    config = made(journal_config(cluster.addresses))
+    with reading(config, tmp_path) as journal:
+        _takes(journal, 1)
+
+        async def failing(_: Any) -> bool:
+            raise KafkaError("an answer that the client does not know")
+
+        _rejoining(journal, failing)
+        _takes(journal, 2)
+        assert journal.stats().consumer_rebuilds == 1
+
+
+def test_plans_and_watermarks_are_not_taken_for_none_while_the_group_is_being_loaded(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that does not have the group answers with an error for all of it, and with no partition."""
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    with reading(config, tmp_path) as journal:
+        journal.set_meta("something", "17")
+        append(journal, one(1))
+        planned = take(journal)
+        append(journal, one(2))
+    ask = AIOKafkaAdminClient.list_consumer_group_offsets
+    answers = 0
+
+    async def loading(admin: AIOKafkaAdminClient, *what: Any, **more: Any) -> dict[TopicPartition, Any]:
+        nonlocal answers
+        answers += 1
+        return {} if answers < 3 else await ask(admin, *what, **more)
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "list_consumer_group_offsets", loading)
+    told: list[Mapping[str, int]] = []
+    with reading(config, tmp_path, assigned=told.append) as journal:
+        assert take(journal).token == planned.token
+    assert told == [{"something": 17}]
+
+
+@pytest.mark.parametrize("error", [AttributeError, asyncio.CancelledError])
+def test_a_reader_reads_on_whatever_its_client_raises_while_it_is_given_up(
+    cluster: Cluster, tmp_path: Path, error: type[BaseException]
+) -> None:
+    config = made(journal_config(cluster.addresses))
+    with reading(config, tmp_path) as journal:
+        _takes(journal, 1)
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise error
+
+        consumer = _reader(journal)._consumer
+        consumer.commit = consumer.getmany = broken
+        wait_until(lambda: journal.stats().consumer_rebuilds == 1)
+        _takes(journal, 2)
