@@ -148,8 +148,18 @@ class Writer:
         self.counts.refused[reason] += 1
         return OverloadedError(message)
 
-    async def _split(self, signal: Signal, body: bytes) -> tuple[Sequence[Part], Changed | None]:
-        partitions = self._partitions.get(self._config.topic(signal), 1)
+    def _count(self, signal: Signal) -> int:
+        """Partitions of the topic as the client knows it; it asks every five minutes, for some may be added."""
+        topic = self._config.topic(signal)
+        known = self._producer.client.cluster.partitions_for_topic(topic) if self._producer is not None else None
+        if known:
+            self._partitions[topic] = len(known)
+        return self._partitions.get(topic, 1)
+
+    async def _split(
+        self, signal: Signal, body: bytes, partitions: int | None = None
+    ) -> tuple[Sequence[Part], Changed | None]:
+        partitions = partitions or self._count(signal)
 
         def work() -> tuple[list[Part], list[tuple[int, str, int, str]], list[int]]:
             return _native.split(signal, body, partitions=partitions, bytes_max=self._config.message_bytes_max)
@@ -246,7 +256,9 @@ class Writer:
             while self._producer is None and not self._closed:
                 try:
                     await self._connect()
-                except (KafkaError, OSError, TimeoutError) as error:
+                except (Exception, asyncio.CancelledError) as error:  # whatever it is: nobody else connects
+                    if self._closed:
+                        raise
                     if self._monotonic() - told_s > _TELL_AGAIN_S:
                         told_s = self._monotonic()
                         _log.warning("brokers do not answer", error=type(error).__name__)
@@ -262,12 +274,14 @@ class Writer:
         self.counts.spooled += 1
 
     async def _drain(self, spool: SqliteJournal) -> None:
+        taken: SealedRange | None = None
         while not self._closed:
             if self._producer is None:
                 await asyncio.sleep(0.05)
                 continue
             try:
-                taken = await asyncio.to_thread(spool.seal, bytes_max=_DRAIN_BYTES, timeout_s=0.5)
+                if taken is None:
+                    taken = await asyncio.to_thread(spool.seal, bytes_max=_DRAIN_BYTES, timeout_s=0.5)
                 if taken is None:
                     self.up = self._producer is not None
                     continue
@@ -276,6 +290,7 @@ class Writer:
                 self.up = True
                 await asyncio.to_thread(spool.done, taken)
                 self.counts.drained += len(taken.frames)
+                taken = None
             except Exception as error:  # a full disk, a damaged file: the spool keeps what it has
                 _log.warning("the spool could not be drained", error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_S)
@@ -283,7 +298,10 @@ class Writer:
     async def _send_range(self, taken: SealedRange) -> bool:
         sent = []
         for frame in taken.frames:
-            parts, _ = await self._split(frame.signal, frame.body)
+            try:
+                parts, _ = await self._split(frame.signal, frame.body)
+            except RejectedError:  # too many parts, which nobody knew when it was accepted
+                parts, _ = await self._split(frame.signal, frame.body, partitions=1)
             sent.append(self._send(frame.tenant, frame.received_unix_nano, frame.signal, parts))
         return all(await asyncio.gather(*sent))
 
