@@ -168,6 +168,12 @@ class LimitsConfig(BaseModel):
     idle_timeout_s: float = Field(
         default=75, gt=0, description="Seconds an HTTP connection may stay open between requests."
     )
+    connection_age_s: float = Field(
+        default=300,
+        ge=0,
+        description="Seconds after which a connection is ended in good order, so that senders spread over receivers "
+        "that were added; 0 for never.",
+    )
     ack_timeout_s: float = Field(
         default=4,
         gt=0,

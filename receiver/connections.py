@@ -46,9 +46,15 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self._header_deadline: asyncio.TimerHandle | None = None
         self._is_busy = False
+        self._made_s = 0.0
+
+    @property
+    def age_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._made_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._made_s = asyncio.get_running_loop().time()
         if len(self._connections.connections) > self._connections.connections_max:
             if self.transport is not None:
                 self.transport.write(self._connections.manners.too_many())

@@ -37,6 +37,8 @@ _AHEAD_S: Final = 0.1
 with half of the biggest size for `_AHEAD_S`; one that takes longer has to be covered in full. So no more than twice
 the budget can be held, by fast senders of the biggest messages, for that long."""
 
+_FOR_EVER_MS: Final = (1 << 31) - 1
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -154,8 +156,10 @@ def _authorization(context: Context) -> list[str]:
 
 def _options(limits: LimitsConfig) -> list[tuple[str, int]]:
     """`grpc.so_reuseport` off: else a second process silently shares the port. `maximum_concurrent_rpcs` is not used:
-    its refusal is RESOURCE_EXHAUSTED, on which senders drop their data."""
+    its refusal is RESOURCE_EXHAUSTED, on which senders drop their data. What runs on an old connection is finished."""
+    age_ms = int(limits.connection_age_s * 1000) or _FOR_EVER_MS
     return [
+        ("grpc.max_connection_age_ms", min(age_ms, _FOR_EVER_MS)),
         ("grpc.max_receive_message_length", limits.request_bytes_max),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.max_concurrent_streams", 100),

@@ -115,6 +115,8 @@ class HttpListener:
             if answer.status in {401, 413, 503} and not request.content.is_eof():
                 # the rest of the body is not worth reading for the sake of the connection
                 result.force_close()
+            if 0 < self._intake.limits.connection_age_s < protocol.age_s:
+                result.force_close()
             return result
 
     async def _export(self, request: web.BaseRequest, call: Call) -> HttpAnswer:

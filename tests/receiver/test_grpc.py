@@ -199,3 +199,19 @@ async def test_a_port_in_use_stops_the_start_and_leaves_the_other_free(start: St
         await start(grpc=str(receiver.grpc_address))
     with pytest.raises(OSError, match=r"cannot listen on .* \(http\)"):
         await start(http=str(receiver.http_address))
+
+
+async def test_an_old_connection_is_ended_and_what_runs_on_it_is_answered(start: Start, journal: MemoryJournal) -> None:
+    receiver = await start(limits={"connection_age_s": 0.2})
+    journal.gate = asyncio.Event()
+    async with grpc.aio.insecure_channel(str(receiver.grpc_address)) as channel:
+        running = asyncio.ensure_future(unary(channel)(protobuf(traces()), timeout=10))
+        await until(lambda: journal.waiting == 1)
+        async with asyncio.timeout(10):
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        journal.gate.set()
+
+        await running
+        await unary(channel)(protobuf(traces()), timeout=10)
+
+    assert len(journal.frames) == 2

@@ -282,3 +282,21 @@ async def test_a_request_beside_a_large_inflating_one_is_answered_meanwhile(rece
 
     assert (await ask(receiver, way, traces())).ok
     assert (await big).code == 413
+
+
+async def test_an_old_connection_is_ended_with_an_answer(start: Start, journal: MemoryJournal) -> None:
+    receiver = await start(limits={"connection_age_s": 0.3})
+    body = protobuf(traces())
+    async with RawHttp(receiver) as sender:
+        await sender.head(length=len(body))
+        await sender.send(body)
+        young = await sender.reply()
+        await asyncio.sleep(0.35)
+        await sender.head(length=len(body))
+        await sender.send(body)
+        old = await sender.reply()
+
+        assert [young.code, old.code] == [200, 200]
+        assert ("Connection" in young.headers, old.headers["Connection"]) == (False, "close")
+        assert await sender.closed() == b""
+    assert len(journal.frames) == 2
