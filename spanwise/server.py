@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -52,6 +53,7 @@ log = structlog.get_logger(__name__)
 
 STOP_S = 25.0
 """Seconds a stop may take in all. Orchestrators need a little more before they kill."""
+_OPEN_FILES = 1 << 16
 _STOP_STARTING_S = 5.0
 _CLOCK_SKEW_S = 2.0
 """Nodes of a cluster that keep time are closer than that."""
@@ -90,6 +92,7 @@ async def serve(
     Signals count from the first moment: the first process of a container ends by nothing but what it handles itself.
     """
     share_heaps()
+    allow_open_files()
     asked = asyncio.create_task(stopped())
     ready = False
 
@@ -113,6 +116,19 @@ async def serve(
         working.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await working
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as it may, up to 65,536.
+
+    Services and containers begin with 1,024, which is what a program that uses `select` can take, and fewer than the
+    connections that the receiver allows.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _end_after(seconds: float) -> None:

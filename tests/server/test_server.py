@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from spanwise.server import allow_open_files
 from tests.running import ROOT, RunningServer
 
 FREE_PORTS = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0", "--clickhouse", "off")
@@ -85,3 +87,16 @@ def test_sigterm_ends_it_in_good_order_and_everything_is_there_after_a_restart(s
         server.wait_for("SELECT count() FROM traces FINAL", sent.traces)
 
         assert server.count("SELECT uniqExact(trace_id, span_id) FROM spans") == sent.spans
+
+
+def test_it_opens_as_many_files_as_its_connections_need() -> None:
+    """Containers begin with a soft limit of 1,024, and the receiver allows 2,000 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        allow_open_files()
+
+        allowed = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (allowed, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
