@@ -128,7 +128,10 @@ class StoreConfig(TtlOptions):
     query_threads: int = Field(2, ge=1, description="Threads a query may use.")
     insert_timeout_s: int = Field(60, ge=1, description="Longest wait for a server to answer an insert.")
     embedded_memory_bytes: int = Field(
-        4 << 30, ge=512 << 20, description="Most memory the process may reach before the embedded engine refuses work."
+        4 << 30,
+        ge=512 << 20,
+        description="Most memory the embedded engine may hold before it refuses work; at most nine tenths of the "
+        "memory there is. Under load the rest of the process needs about 1 GiB beside it.",
     )
     embedded_cache_bytes: int = Field(
         64 << 20, ge=1 << 20, description="Size of each index cache of the embedded engine."
