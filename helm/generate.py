@@ -1,7 +1,7 @@
 """Write what the chart takes from the program: `values.schema.json`, and its copies of the alert rules.
 
 `python helm/generate.py`; a test compares. The schema of `config` is that of the program's own options, less those the
-chart decides (addresses and the data folder), so a typo is refused when the chart renders.
+chart decides (addresses and the data folder) and passwords, so a typo is refused when the chart renders.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _TEXTS: Final[Schema] = {"type": "array", "items": _TEXT}
 _LABELS: Final[Schema] = {"type": "object", "additionalProperties": _TEXT}
 _PORT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 65535}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_SOME: Final[Schema] = {"type": "integer", "minimum": 1}
 _QUANTITY: Final[Schema] = {"type": "string", "pattern": "^[0-9.]+([KMGTPE]i?|m)?$"}
 _RESOURCES: Final[Schema] = {
     "type": "object",
@@ -80,13 +81,15 @@ def _port() -> Schema:
 
 
 def config_schema() -> Schema:
-    """The options that can be given under `config`."""
+    """The options that can be given under `config`: it becomes a ConfigMap, so passwords cannot."""
     schema = Config.model_json_schema(ref_template="#/$defs/{model}")
     for section, names in ((schema, ("data_dir",)), (schema["$defs"]["ReceiverConfig"], ("grpc", "http"))):
         for name in names:
             del section["properties"][name]
     for model in ("WebConfig", "ClickHouseConfig"):
         del schema["$defs"][model]["properties"]["address"]
+    for model in ("StoreConfig", "KafkaSaslConfig"):
+        del schema["$defs"][model]["properties"]["password"]
     return schema
 
 
@@ -139,6 +142,8 @@ def values_schema() -> Schema:
                 "existingSecret": _TEXT,
                 "backoffLimit": _COUNT,
                 "activeDeadlineSeconds": _COUNT,
+                "podAnnotations": _LABELS,
+                "podLabels": _LABELS,
                 "resources": _RESOURCES,
             }
         ),
@@ -170,11 +175,10 @@ def values_schema() -> Schema:
             keda=_only(
                 {
                     "enabled": _FLAG,
-                    "minReplicas": _COUNT,
-                    "maxReplicas": _COUNT,
-                    "lagThreshold": _COUNT,
-                    "pollingInterval": _COUNT,
-                    "cooldownPeriod": _COUNT,
+                    "minReplicas": _SOME,
+                    "maxReplicas": _SOME,
+                    "lagThreshold": _SOME,
+                    "behavior": _MAP,
                     "authenticationRef": _TEXT,
                     "metadata": _LABELS,
                 }

@@ -37,6 +37,11 @@ CUSTOM = {
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
     ),
     "ScaledObject": ("github.com/kedacore/keda/v2", "v2.21.0", "config/crd/bases/keda.sh_scaledobjects.yaml"),
+    "TriggerAuthentication": (
+        "github.com/kedacore/keda/v2",
+        "v2.21.0",
+        "config/crd/bases/keda.sh_triggerauthentications.yaml",
+    ),
 }
 SETS = tuple(VALUES)
 
@@ -85,7 +90,7 @@ def test_kubernetes_knows_every_field(name: str) -> None:
             kubernetes_validate.validate(manifest, KUBERNETES.rpartition(".")[0], strict=True)
 
 
-@pytest.mark.parametrize("kind", ["ServiceMonitor", "ScaledObject"])
+@pytest.mark.parametrize("kind", ["ServiceMonitor", "ScaledObject", "TriggerAuthentication"])
 def test_operators_know_every_field(kind: str) -> None:
     specification = _specification(kind)
     found = [manifest for name in SETS for manifest in manifests(name) if manifest["kind"] == kind]
@@ -216,6 +221,65 @@ def test_what_scales_has_no_fixed_number() -> None:
     assert (fixed["demo-spanwise-receiver"]["replicas"], fixed["demo-spanwise-worker"]["replicas"]) == (2, 2)
 
 
+def test_only_otlp_is_reached_from_outside() -> None:
+    services = {m["metadata"]["name"]: m["spec"] for m in manifests("single-tuned") if m["kind"] == "Service"}
+    ports = {name: {port["name"] for port in spec["ports"]} for name, spec in services.items()}
+
+    assert {name: spec["type"] for name, spec in services.items()} == {
+        "traces-single": "LoadBalancer",
+        "traces-single-web": "ClusterIP",
+    }
+    assert ports == {"traces-single": {"otlp", "otlp-http"}, "traces-single-web": {"clickhouse", "web"}}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_what_a_way_leads_to_is_there(name: str) -> None:
+    found = manifests(name)
+    services = {m["metadata"]["name"]: {p["name"] for p in m["spec"]["ports"]} for m in found if m["kind"] == "Service"}
+    open_ports = {port["name"] for _, spec in pods(name) for port in spec["containers"][0].get("ports", [])}
+    ways = [
+        path["backend"]["service"]
+        for manifest in found
+        if manifest["kind"] == "Ingress"
+        for rule in manifest["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    ]
+
+    assert all(way["port"]["name"] in services[way["name"]] for way in ways)
+    assert {port for ports in services.values() for port in ports} == open_ports
+    assert all(m["spec"]["serviceName"] in services for m in found if m["kind"] == "StatefulSet")
+
+
+def test_keda_asks_the_brokers_as_the_workers_do(tmp_path: Path) -> None:
+    found = manifests("fleet-scaled")
+    (scaled,) = [m["spec"] for m in found if m["kind"] == "ScaledObject"]
+    (shown,) = [m for m in found if m["kind"] == "TriggerAuthentication"]
+    texts = next(m["data"] for m in found if m["kind"] == "ConfigMap" and m["metadata"]["name"] == "demo-spanwise")
+    file = tmp_path / "spanwise.yaml"
+    file.write_text(texts["spanwise.yaml"])
+    journal = load(file, environ={"SPANWISE_CLICKHOUSE__ADDRESS": "off"}).journal
+    assert isinstance(journal, KafkaJournalConfig)
+    assert journal.sasl is not None
+    triggers = [trigger["metadata"] for trigger in scaled["triggers"]]
+
+    assert [trigger["topic"] for trigger in triggers] == [journal.traces_topic, journal.logs_topic]
+    assert {trigger["consumerGroup"] for trigger in triggers} == {journal.group}
+    assert {trigger["bootstrapServers"] for trigger in triggers} == {",".join(journal.servers)}
+    assert {(trigger["sasl"], trigger["tls"]) for trigger in triggers} == {("scram_sha512", "enable")}
+    assert journal.sasl.mechanism == "SCRAM-SHA-512"
+    assert {t["authenticationRef"]["name"] for t in scaled["triggers"]} == {shown["metadata"]["name"]}
+    assert shown["spec"] == {
+        "configMapTargetRef": [{"parameter": "username", "name": "demo-spanwise", "key": "kafka-username"}],
+        "secretTargetRef": [
+            {"parameter": "password", "name": "spanwise-kafka", "key": "password"},
+            {"parameter": "ca", "name": "kafka-certificates", "key": "ca.crt"},
+            {"parameter": "cert", "name": "kafka-certificates", "key": "tls.crt"},
+            {"parameter": "key", "name": "kafka-certificates", "key": "tls.key"},
+        ],
+    }
+    assert texts["kafka-username"] == journal.sasl.username
+
+
 # Its schema
 
 
@@ -247,6 +311,9 @@ TYPOS = {
     "an address of the chart": {"config": {"web": {"address": "0.0.0.0:1"}}},
     "a kind of journal": {"config": {"journal": {"kind": "kafak", "servers": ["kafka:9092"]}}},
     "an option of Kafka": {"config": {"journal": {"kind": "kafka", "server": "kafka:9092"}}},
+    "a password of ClickHouse": {"config": {"store": {"password": "x"}}},
+    "a password of Kafka": {"config": {"journal": {"kind": "kafka", "sasl": {"username": "a", "password": "x"}}}},
+    "no worker": {"worker": {"keda": {"minReplicas": 0}}},
     "a digest": {"image": {"digest": "latest"}},
     "a path": {"ingress": {"hosts": [{"host": "a", "paths": [{"path": "/", "port": "grpc"}]}]}},
 }
@@ -294,6 +361,18 @@ def test_runbooks_can_be_read_where_the_docs_are(program: str) -> None:
     assert "spanwise.example" not in done.stdout
 
 
+def test_one_pod_may_keep_its_rows_in_a_server(program: str) -> None:
+    store = "config.store.dsn=https://clickhouse:8443/spanwise,config.store.user=spanwise"
+    done = render(program, "--values", str(VALUES["single"]), "--set", store)
+    found = [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    (pod,) = [m["spec"]["template"]["spec"] for m in found if m["kind"] == "StatefulSet"]
+    variables = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+
+    # It would not start: who wants SQL from a server asks the server.
+    assert variables["SPANWISE_CLICKHOUSE__ADDRESS"] == "off"
+    assert "clickhouse" not in done.stdout.split("kind: Service\n", 1)[1].replace("clickhouse:8443", "")
+
+
 REFUSED = {
     "mode must be set": (),
     "anybody could send": ("--set", "mode=single"),
@@ -302,7 +381,32 @@ REFUSED = {
     "a fleet needs Kafka": ("--set", "mode=fleet,auth.existingSecret=a,config.store.dsn=http://b"),
     "put it into a Secret": ("--set", "mode=fleet,auth.existingSecret=a,config.store.dsn=http://user:word@b"),
     "belong together": ("--values", str(VALUES["fleet"]), "--set", "migrations.user=owner"),
-    "must be 30 at least": ("--values", str(VALUES["single"]), "--set", "terminationGracePeriodSeconds=20"),
+    "of single (20) must be 30 at least": (
+        "--values",
+        str(VALUES["single"]),
+        "--set",
+        "terminationGracePeriodSeconds=20",
+    ),
+    "of receiver (20) must be 30 at least": (
+        "--values",
+        str(VALUES["fleet"]),
+        "--set",
+        "receiver.terminationGracePeriodSeconds=20",
+    ),
+    "holds a password": ("--values", str(VALUES["single"]), "--set", "config.store.dsn=https://user:word@b"),
+    "must be 1 GiB at least above": ("--values", str(VALUES["single"]), "--set", "single.resources.limits.memory=4Gi"),
+    "not bound to a tenant": (
+        "--values",
+        str(VALUES["single"]),
+        "--set",
+        "serviceMonitor.enabled=true,auth.apiTokens[0].key=a,auth.apiTokens[0].name=a,auth.apiTokens[0].tenant=b",
+    ),
+    "KEDA asks the brokers too": (
+        "--values",
+        str(VALUES["fleet"]),
+        "--set",
+        "worker.keda.enabled=true,config.journal.sasl.username=a",
+    ),
     "13 workers cannot share 12 partitions": ("--values", str(VALUES["fleet"]), "--set", "worker.replicaCount=13"),
     "out of reach": ("--values", str(VALUES["fleet-spool"]), "--set", "receiver.autoscaling.enabled=true"),
     "set presets.spool.enabled": ("--values", str(VALUES["fleet-spool"]), "--set", "presets.spool.enabled=false"),

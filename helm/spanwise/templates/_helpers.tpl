@@ -17,6 +17,57 @@
 {{- if eq .Values.mode "single" }}single{{ else }}receiver worker{{ end }}
 {{- end }}
 
+{{/* Not empty if the store is in the process, not a ClickHouse server. */}}
+{{- define "spanwise.embedded" -}}
+{{- if and (eq .Values.mode "single") (not (regexMatch "^https?:" (dig "store" "dsn" "" .Values.config))) }}yes{{ end }}
+{{- end }}
+
+{{/* A quantity of memory in bytes. */}}
+{{- define "spanwise.bytes" -}}
+{{- $units := dict "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $quantity := toString . -}}
+{{- mulf (regexFind "^[0-9.]+" $quantity | float64) (get $units (regexFind "[A-Za-z]+$" $quantity) | default 1.0) | printf "%.0f" -}}
+{{- end }}
+
+{{/* Key of the first token that may read metrics, '' if there is none. */}}
+{{- define "spanwise.metricsToken" -}}
+{{- $found := list -}}
+{{- range .Values.auth.apiTokens -}}
+{{- if not .tenant }}{{ $found = append $found .key }}{{ end -}}
+{{- end -}}
+{{- with $found }}{{ first . }}{{ end -}}
+{{- end }}
+
+{{/* Name of what KEDA logs in at the brokers with, '' if they ask for nothing. */}}
+{{- define "spanwise.kedaAuthentication" -}}
+{{- if .Values.worker.keda.authenticationRef -}}
+{{ .Values.worker.keda.authenticationRef }}
+{{- else if or .Values.kafka.existingSecret .Values.kafka.tls.existingSecret -}}
+{{ include "spanwise.fullname" . }}-kafka
+{{- end }}
+{{- end }}
+
+{{/* Service of the ports that are read from. Takes a list: root, role. */}}
+{{- define "spanwise.webService" -}}
+{{- $role := index . 1 -}}
+{{ include "spanwise.fullname" (index . 0) }}-{{ $role }}{{ if ne $role "worker" }}-web{{ end }}
+{{- end }}
+
+{{/* Ports of a Service. Takes a list: root, their names. */}}
+{{- define "spanwise.servicePorts" -}}
+{{- $ports := (index . 0).Values.ports -}}
+{{- range $name := rest . }}
+{{- $port := index $ports $name }}
+- name: {{ $name }}
+  port: {{ $port.servicePort }}
+  targetPort: {{ $name }}
+  protocol: TCP
+  {{- with $port.appProtocol }}
+  appProtocol: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Values of a role: those of all pods, and over them its own. Takes a list: root, role. */}}
 {{- define "spanwise.values" -}}
 {{- $root := index . 0 -}}
@@ -108,7 +159,7 @@ key: /etc/spanwise/{{ $folder }}/{{ $tls.keyKey }}
 {{- with include "spanwise.tls" (list $values.clickhouse.tls "clickhouse-tls") | fromYaml -}}
 {{- $_ := set $store "tls" . -}}
 {{- end -}}
-{{- if $values.migrations.user -}}
+{{- if and $values.migrations.user (eq $values.mode "fleet") -}}
 {{- $_ := set $store "migrate" false -}}
 {{- end -}}
 {{- if $store -}}
@@ -145,19 +196,31 @@ key: /etc/spanwise/{{ $folder }}/{{ $tls.keyKey }}
 {{- if not (or (dig "web" "tokens" "" $config) (dig "web" "insecure" "" $config)) -}}
 {{- fail "anybody could read everything: set auth.existingSecret, or allow it with config.web.insecure=true" -}}
 {{- end -}}
-{{- if and (eq $values.mode "single") (not (or (dig "web" "tokens" "" $config) (dig "clickhouse" "insecure" "" $config))) -}}
+{{- if and (include "spanwise.embedded" .) (not (or (dig "web" "tokens" "" $config) (dig "clickhouse" "insecure" "" $config))) -}}
 {{- fail "anybody could read everything as from a ClickHouse: set auth.existingSecret, or allow it with config.clickhouse.insecure=true" -}}
 {{- end -}}
-{{- $drain := add 25 (int $values.preStopSeconds) -}}
-{{- if lt (int $values.terminationGracePeriodSeconds) (int $drain) -}}
-{{- fail (printf "terminationGracePeriodSeconds (%d) must be %d at least: preStopSeconds and the 25 s that ending may take" (int $values.terminationGracePeriodSeconds) (int $drain)) -}}
+{{- range $role := splitList " " (include "spanwise.roles" .) -}}
+{{- $own := include "spanwise.values" (list $ $role) | fromYaml -}}
+{{- $drain := add 25 (ternary 0 $own.preStopSeconds (eq $role "worker")) -}}
+{{- if lt (int $own.terminationGracePeriodSeconds) (int $drain) -}}
+{{- fail (printf "terminationGracePeriodSeconds of %s (%d) must be %d at least: preStopSeconds and the 25 s that ending may take" $role (int $own.terminationGracePeriodSeconds) (int $drain)) -}}
+{{- end -}}
+{{- end -}}
+{{- if regexMatch "^https?://[^/@]+:[^/@]+@" (dig "store" "dsn" "" $config) -}}
+{{- fail "config.store.dsn holds a password and would be readable in a ConfigMap: put it into a Secret, clickhouse.existingSecret" -}}
+{{- end -}}
+{{- with dig "resources" "limits" "memory" "" $values.single -}}
+{{- $engine := dig "store" "embedded_memory_bytes" 4294967296.0 $config | float64 -}}
+{{- if and (include "spanwise.embedded" $) (lt (include "spanwise.bytes" . | float64) (addf $engine 1073741824.0)) -}}
+{{- fail (printf "single.resources.limits.memory (%s) must be 1 GiB at least above config.store.embedded_memory_bytes (%.0f): the engine may use all of that, and the rest of the program needs some too" . $engine) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.serviceMonitor.enabled $values.auth.existingSecret (not (include "spanwise.metricsToken" .)) -}}
+{{- fail "Prometheus needs a token of auth.apiTokens that is not bound to a tenant: metrics are about all of them" -}}
 {{- end -}}
 {{- if eq $values.mode "fleet" -}}
 {{- if not (dig "store" "dsn" "" $config) -}}
 {{- fail "a fleet needs a ClickHouse that all workers share: set config.store.dsn" -}}
-{{- end -}}
-{{- if regexMatch "^https?://[^/@]+:[^/@]+@" (dig "store" "dsn" "" $config) -}}
-{{- fail "config.store.dsn holds a password and would be readable in a ConfigMap: put it into a Secret, clickhouse.existingSecret" -}}
 {{- end -}}
 {{- if ne (empty $values.migrations.user) (empty $values.migrations.existingSecret) -}}
 {{- fail "migrations.user and migrations.existingSecret (with the key `password`) belong together" -}}
@@ -176,6 +239,9 @@ key: /etc/spanwise/{{ $folder }}/{{ $tls.keyKey }}
 {{- end -}}
 {{- if and $values.kafka.existingSecret (not (dig "journal" "sasl" "username" "" $config)) -}}
 {{- fail "kafka.existingSecret holds the password of a user: set config.journal.sasl.username" -}}
+{{- end -}}
+{{- if and $values.worker.keda.enabled (dig "journal" "sasl" "" $config) (not $values.kafka.existingSecret) (not $values.worker.keda.authenticationRef) -}}
+{{- fail "KEDA asks the brokers too: set kafka.existingSecret, or worker.keda.authenticationRef with a TriggerAuthentication of yours" -}}
 {{- end -}}
 {{- $partitions := dig "journal" "topics" "partitions" 12 $config | int -}}
 {{- $workers := ternary $values.worker.keda.maxReplicas $values.worker.replicaCount $values.worker.keda.enabled | int -}}
@@ -220,7 +286,7 @@ key: /etc/spanwise/{{ $folder }}/{{ $tls.keyKey }}
 - {name: SPANWISE_RECEIVER__GRPC, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.otlp.containerPort) | quote }}}
 - {name: SPANWISE_RECEIVER__HTTP, value: {{ printf "%s:%d" .Values.bindAddress (int (index $ports "otlp-http").containerPort) | quote }}}
 - {name: SPANWISE_WEB__ADDRESS, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.web.containerPort) | quote }}}
-{{- if eq .Values.mode "single" }}
+{{- if include "spanwise.embedded" . }}
 - {name: SPANWISE_CLICKHOUSE__ADDRESS, value: {{ printf "%s:%d" .Values.bindAddress (int $ports.clickhouse.containerPort) | quote }}}
 {{- else }}
 - {name: SPANWISE_CLICKHOUSE__ADDRESS, value: "off"}
@@ -310,7 +376,7 @@ spec:
         - {name: otlp-http, containerPort: {{ (index $ports "otlp-http").containerPort }}}
         {{- end }}
         - {name: web, containerPort: {{ $ports.web.containerPort }}}
-        {{- if eq $role "single" }}
+        {{- if and (eq $role "single") (include "spanwise.embedded" $root) }}
         - {name: clickhouse, containerPort: {{ $ports.clickhouse.containerPort }}}
         {{- end }}
       {{- range $name := list "startupProbe" "livenessProbe" "readinessProbe" }}
