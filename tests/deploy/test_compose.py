@@ -47,6 +47,14 @@ def test_images_are_pinned_to_a_release(compose: Any) -> None:
     assert [tag for tag in tags if not re.search(r"\d+\.\d+", tag)] == []
 
 
+def test_an_image_is_built_once(compose: Any) -> None:
+    """Compose builds at once, and of two builds that write the same tag the second fails."""
+    built = [service["image"] for service in compose["services"].values() if "build" in service]
+    run = {service["image"] for service in compose["services"].values() if service["image"].startswith("spanwise:")}
+
+    assert sorted(built) == sorted(run)
+
+
 def test_ports_are_published_on_this_machine_only(compose: Any) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
 
