@@ -189,15 +189,15 @@ class ClickHouseServer:
             self._listener.close()
             self._server.pre_shutdown()
             await self._server.shutdown(0)
+        quiet = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 for _ in range(self._config.queries_concurrent):
                     await self._slots.acquire()
-                # a connection that one of them holds would keep the engine open
-                for threads in (self._threads, self._cancellers):
-                    await asyncio.to_thread(threads.shutdown, cancel_futures=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._cancellers.shutdown(wait=False, cancel_futures=True)
+            quiet = True
+        for threads in (self._threads, self._cancellers):
+            # a connection that one of them holds would keep the engine open
+            await asyncio.to_thread(threads.shutdown, wait=quiet, cancel_futures=True)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         protocol = request.protocol
