@@ -57,6 +57,7 @@ ClickHouseAddress = Annotated[
         "--clickhouse", metavar="HOST:PORT", help="The embedded store as ClickHouse over HTTP; `off` leaves it away."
     ),
 ]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Allow listening beyond this machine without tokens.")]
 
 
 class SqlFormat(StrEnum):
@@ -77,6 +78,21 @@ def main() -> None:
     app(prog_name="spanwise")
 
 
+def _flags(
+    data: Path | None,
+    grpc: str | None = None,
+    http: str | None = None,
+    web: str | None = None,
+    clickhouse: str | None = None,
+    *,
+    insecure: bool = False,
+) -> dict[str, Path | str | bool | None]:
+    """Options by their name in the configuration, None where they are not given."""
+    addresses = {"receiver.grpc": grpc, "receiver.http": http, "web.address": web, "clickhouse.address": clickhouse}
+    allowed = dict.fromkeys(("receiver.insecure", "web.insecure", "clickhouse.insecure"), insecure or None)
+    return {"data_dir": data, **addresses, **allowed}
+
+
 @app.command(rich_help_panel="Run")
 def up(
     config: ConfigFile = None,
@@ -85,9 +101,7 @@ def up(
     http: HttpAddress = None,
     web: WebAddress = None,
     clickhouse: ClickHouseAddress = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow listening beyond this machine without tokens.")
-    ] = False,
+    insecure: Insecure = False,
 ) -> None:
     """Start the server and run until Ctrl-C.
 
@@ -97,19 +111,7 @@ def up(
     from spanwise.cli import run
 
     with _sentences():
-        run.up(
-            config,
-            {
-                "data_dir": data,
-                "receiver.grpc": grpc,
-                "receiver.http": http,
-                "web.address": web,
-                "clickhouse.address": clickhouse,
-                "receiver.insecure": insecure or None,
-                "web.insecure": insecure or None,
-                "clickhouse.insecure": insecure or None,
-            },
-        )
+        run.up(config, _flags(data, grpc, http, web, clickhouse, insecure=insecure))
 
 
 @app.command(rich_help_panel="Run")
@@ -119,9 +121,7 @@ def receive(
     grpc: GrpcAddress = None,
     http: HttpAddress = None,
     web: WebAddress = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow listening beyond this machine without tokens.")
-    ] = False,
+    insecure: Insecure = False,
 ) -> None:
     """Take OTLP in and write it to Kafka, for workers to store: the one half of `up`, as often as you like.
 
@@ -130,17 +130,7 @@ def receive(
     from spanwise.cli import run
 
     with _sentences():
-        run.receive(
-            config,
-            {
-                "data_dir": data,
-                "receiver.grpc": grpc,
-                "receiver.http": http,
-                "web.address": web,
-                "receiver.insecure": insecure or None,
-                "web.insecure": insecure or None,
-            },
-        )
+        run.receive(config, _flags(data, grpc, http, web, insecure=insecure))
 
 
 @app.command(rich_help_panel="Run")
@@ -153,7 +143,7 @@ def work(config: ConfigFile = None, data: DataDir = None, web: WebAddress = None
     from spanwise.cli import run
 
     with _sentences():
-        run.work(config, {"data_dir": data, "web.address": web})
+        run.work(config, _flags(data, web=web))
 
 
 @app.command(rich_help_panel="Run")
@@ -170,17 +160,7 @@ def demo(
     from spanwise.cli import run
 
     with _sentences():
-        run.demo(
-            config,
-            {
-                "data_dir": data,
-                "receiver.grpc": grpc,
-                "receiver.http": http,
-                "web.address": web,
-                "clickhouse.address": clickhouse,
-            },
-            once=once,
-        )
+        run.demo(config, _flags(data, grpc, http, web, clickhouse), once=once)
 
 
 @app.command(rich_help_panel="Run")
