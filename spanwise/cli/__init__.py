@@ -7,6 +7,8 @@ usage.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from spanwise.cli.client import Client, CommandError
+from spanwise.cli.client import OTLP_DEFAULT, Client, CommandError
 
 app = typer.Typer(
     name="spanwise",
@@ -75,6 +77,9 @@ class ExportFormat(StrEnum):
 
 def main() -> None:
     """Entry point of the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # not every terminal can write every name
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="spanwise")
 
 
@@ -302,7 +307,7 @@ def sql(
     from spanwise.cli import look
 
     with _sentences():
-        text = sys.stdin.read() if statement == "-" else statement
+        text = look.standard_input() if statement == "-" else statement
         look.sql(Client.from_environment(web), text, format_.value, output, sys.stdout)
 
 
@@ -340,7 +345,7 @@ def import_(
     ],
     endpoint: Annotated[
         str, typer.Option(metavar="URL", envvar="SPANWISE_OTLP", help="Where the server takes OTLP/HTTP.")
-    ] = "http://127.0.0.1:4318",
+    ] = OTLP_DEFAULT,
     logs: Annotated[bool, typer.Option("--logs", help="Protobuf files hold log records, not spans.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first broken line or rejected span.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget how far an interrupted import came.")] = False,
@@ -466,7 +471,8 @@ def version() -> None:
     """Print the version."""
     from spanwise.telemetry import version as installed
 
-    sys.stdout.write(f"spanwise {installed()}\n")
+    with _sentences():
+        sys.stdout.write(f"spanwise {installed()}\n")
 
 
 @contextmanager
@@ -474,16 +480,21 @@ def _sentences() -> Iterator[None]:
     """Turn what can go wrong into one sentence on standard error and exit code 1."""
     try:
         yield
+        sys.stdout.flush()
     except CommandError as error:
         _fail(error.message, error.hint)
     except BrokenPipeError:
-        # The reader of a pipe has seen enough; without this Python complains again when it flushes.
-        sys.stderr.close()
+        # The reader of a pipe has seen enough. What is still held goes nowhere, or Python complains when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 def _fail(message: str, hint: str) -> NoReturn:
-    sys.stderr.write(f"spanwise: {message}{f'; {hint}' if hint else ''}\n")
+    from spanwise.cli.show import clean
+
+    # a server's sentence may quote what it stores; several problems stand on lines of their own
+    lines = map(clean, f"spanwise: {message}{f'; {hint}' if hint else ''}".split("\n"))
+    sys.stderr.write("\n".join([*lines, ""]))
     raise typer.Exit(1)

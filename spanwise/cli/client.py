@@ -12,11 +12,22 @@ from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
+from spanwise.reach import trouble
+
 WEB_DEFAULT: Final = "http://127.0.0.1:8080"
+OTLP_DEFAULT: Final = "http://127.0.0.1:4318"
 _CONNECT_TIMEOUT_S: Final = 5.0
 _READ_TIMEOUT_S: Final = 3600.0
 _HEALTH_TIMEOUT_S: Final = 3.0
 _PIECE: Final = 1 << 18
+_ELSEWHERE: Final = "say where it is with --web URL or SPANWISE_WEB"
+_SQL_TYPES: Final = {
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+    "table": "application/x-ndjson",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 
 class CommandError(Exception):
@@ -34,10 +45,7 @@ class Client:
     """Talks to one server. `token` is a bearer token, '' for none."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CommandError(f"{url} is not the address of a server", f"write it like {WEB_DEFAULT}")
-        self.url = f"{parts.scheme}://{parts.netloc}"
+        self.url = server_url(url, WEB_DEFAULT)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = urllib3.PoolManager(retries=False)
 
@@ -45,26 +53,28 @@ class Client:
     def from_environment(cls, url: str | None) -> Client:
         return cls(url or os.environ.get("SPANWISE_WEB") or WEB_DEFAULT, os.environ.get("SPANWISE_TOKEN", ""))
 
-    def get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """The JSON answer; numbers with a fraction are exact."""
-        query = urlencode({name: value for name, value in (parameters or {}).items() if value is not None})
-        with self._answer("GET", f"{path}?{query}" if query else path) as answer:
-            return json.loads(answer.read(), parse_float=Decimal)
+    def get(self, path: str, member: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON answer, an object with that member; numbers with a fraction are exact."""
+        given = {name: value for name, value in (parameters or {}).items() if value is not None}
+        query = urlencode(given, errors="surrogateescape")
+        return self._object("GET", f"{path}?{query}" if query else path, member)
 
     def alive(self) -> None:
         """Raises CommandError if the server does not answer."""
-        with self._answer("GET", "/healthz", timeout_s=_HEALTH_TIMEOUT_S):
-            pass
+        self._object("GET", "/healthz", "status", timeout_s=_HEALTH_TIMEOUT_S)
 
     def not_ready(self) -> dict[str, str]:
         """Why the server would take nothing now, by part; empty when it would. Raises CommandError if none answers."""
-        with self._answer("GET", "/readyz", or_status=503, timeout_s=_HEALTH_TIMEOUT_S) as answer:
-            reasons = json.loads(answer.read()).get("reasons", {})
-            return {str(part): str(reason) for part, reason in reasons.items()}
+        told = self._object("GET", "/readyz", "status", or_status=503, timeout_s=_HEALTH_TIMEOUT_S)
+        reasons = told.get("reasons", {})
+        return {str(part): str(reason) for part, reason in reasons.items()}
 
     def sql(self, statement: str, format_: str) -> Iterator[bytes]:
         """The answer piece by piece. Raises CommandError if it is cut short."""
-        with self._answer("POST", f"/api/v1/sql?format={format_}", statement.encode()) as answer:
+        body = statement.encode("utf-8", "surrogateescape")
+        with self._answer("POST", f"/api/v1/sql?format={format_}", body) as answer:
+            if not answer.headers.get("Content-Type", "").startswith(_SQL_TYPES[format_]):
+                raise _stranger(self.url, answer.status)
             yield from answer.stream(_PIECE)
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
@@ -78,6 +88,18 @@ class Client:
                 if line.startswith(f"{name} "):
                     return float(line.rsplit(" ", 1)[1])
         return None
+
+    def _object(
+        self, method: str, path: str, member: str, *, or_status: int = 200, timeout_s: float = _READ_TIMEOUT_S
+    ) -> dict[str, Any]:
+        with self._answer(method, path, or_status=or_status, timeout_s=timeout_s) as answer:
+            try:
+                told = json.loads(answer.read(), parse_float=Decimal)
+            except ValueError:
+                told = None
+            if not isinstance(told, dict) or member not in told:
+                raise _stranger(self.url, answer.status)
+            return told
 
     @contextmanager
     def _answer(
@@ -110,10 +132,23 @@ class Client:
                 "the query ran into a limit or the server stopped: narrow the query, see the server's log",
             ) from error
         except urllib3.exceptions.HTTPError as error:
-            raise CommandError(
-                f"no Spanwise server answers at {self.url}",
-                "start one with `spanwise up`, or say where it is with --web URL or SPANWISE_WEB",
-            ) from error
+            what, hint = trouble(self.url, error)
+            raise CommandError(what, hint or f"start one with `spanwise up`, or {_ELSEWHERE}") from error
+
+
+def server_url(url: str, example: str) -> str:
+    """An address as a user writes it, with http:// where it has no scheme and without a last slash."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        pass
+    raise CommandError(f"{url} is not the address of a server", f"write it like {example}")
+
+
+def _stranger(url: str, status: int) -> CommandError:
+    return CommandError(f"{url} answered {status} and is no Spanwise server", _ELSEWHERE)
 
 
 def _refusal(url: str, answer: urllib3.BaseHTTPResponse) -> CommandError:
@@ -121,10 +156,7 @@ def _refusal(url: str, answer: urllib3.BaseHTTPResponse) -> CommandError:
         told = json.loads(answer.read(1 << 20))["error"]
         message, hint = str(told["message"]), str(told["hint"])
     except (ValueError, KeyError, TypeError):
-        return CommandError(
-            f"{url} answered {answer.status} and is no Spanwise server",
-            "say where it is with --web URL or SPANWISE_WEB",
-        )
+        return _stranger(url, answer.status)
     if answer.status == 401:
         hint = "set SPANWISE_TOKEN to one of the server's `web.tokens`"
     return CommandError(message, hint, status=answer.status)

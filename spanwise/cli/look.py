@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any, Final, TextIO
 
 import orjson
-from rich.console import Console
 
 from spanwise.cli import show
 from spanwise.cli.client import Client, CommandError
@@ -35,7 +34,7 @@ def since(age: str) -> float:
 
 
 def traces(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
-    found = client.get("/api/v1/traces", filters)["traces"]
+    found = client.get("/api/v1/traces", "traces", filters)["traces"]
     if as_json:
         _write_json(found, out)
     elif found:
@@ -47,11 +46,11 @@ def traces(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: 
 def trace(client: Client, trace_id: str, out: TextIO, *, spans_max: int, as_json: bool) -> None:
     if not re.fullmatch(r"[0-9a-fA-F]{1,32}", trace_id):
         raise CommandError("a trace id is up to 32 hex digits", "`spanwise traces` lists them")
-    found = client.get(f"/api/v1/traces/{trace_id}")
+    found = client.get(f"/api/v1/traces/{trace_id}", "trace")
     if as_json:
         _write_json(found, out)
         return
-    console = Console(file=out, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = show.Pipe(file=out, soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(show.trace_heading(found["trace"]))
     for finding in found["findings"]:
         console.print(show.trace_finding(finding))
@@ -63,7 +62,7 @@ def trace(client: Client, trace_id: str, out: TextIO, *, spans_max: int, as_json
 
 
 def failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
-    found = client.get("/api/v1/findings", filters)["findings"]
+    found = _findings(client, filters)
     if as_json:
         _write_json(found, out)
     elif found:
@@ -72,13 +71,18 @@ def failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json
         sys.stderr.write("no failures found; `--severity info` shows what is only worth knowing\n")
 
 
+def _findings(client: Client, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get("/api/v1/findings", "findings", filters)["findings"]
+    return found
+
+
 def watch_failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
     """Print findings as they come, and again when they grow, until the process is interrupted."""
     wanted = {**filters, "limit": _WATCH_ROWS_MAX}
-    seen = {row["finding_id"]: row["count"] for row in client.get("/api/v1/findings", wanted)["findings"]}
+    seen = {row["finding_id"]: row["count"] for row in _findings(client, wanted)}
     while True:
         time.sleep(_WATCH_EVERY_S)
-        rows = client.get("/api/v1/findings", wanted)["findings"]
+        rows = _findings(client, wanted)
         for row in reversed(rows):
             if seen.get(row["finding_id"], 0) < row["count"]:
                 out.write((orjson.dumps(row, default=str).decode() if as_json else show.finding_line(row)) + "\n")
@@ -86,9 +90,18 @@ def watch_failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, a
         out.flush()
 
 
+def standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise CommandError("standard input is not UTF-8 text") from None
+
+
 def sql(client: Client, statement: str, format_: str, output: Path | None, out: TextIO) -> None:
     if output is None and format_ == "parquet" and out.isatty():
         raise CommandError("parquet is not for a terminal", "write it to a file with --output FILE")
+    if output is not None and output.is_dir():
+        raise CommandError(f"{output} is a directory", "give --output the name of a file")
     pieces = client.sql(statement, format_)
     if output is not None:
         _write_file(output, pieces, format_, client)

@@ -24,6 +24,13 @@ _CELL_MAX: Final = 200
 Row = Mapping[str, Any]
 
 
+class Pipe(Console):
+    """Leaves it to the command what it means when nobody reads on; rich would end the program with an error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def clean(value: object) -> str:
     """One line without control characters or direction overrides: what arrives in spans must not drive a terminal."""
     return _CONTROL.sub("�", str(value).replace("\n", "⏎").replace("\t", " "))
@@ -89,7 +96,7 @@ def write_table(
             table.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        Console(file=out).print(table)
+        Pipe(file=out).print(table)
         return
     lines = [list(names), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(names))]

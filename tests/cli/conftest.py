@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from spanwise.cli import app
+from tests.cli.other_server import OtherServer, other_server
 from tests.web.serving import Reads, Serving, serving
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +56,20 @@ def spanwise(tmp_path: Path) -> Run:
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     return run
+
+
+def said(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit code and standard error of a command in this process. An exception that nobody meant is raised."""
+    result = CliRunner().invoke(app, arguments, env=environment)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stderr
+
+
+@pytest.fixture
+def other() -> Iterator[OtherServer]:
+    with other_server() as server:
+        yield server
 
 
 @pytest.fixture
