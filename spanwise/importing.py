@@ -10,10 +10,12 @@ After each acknowledged batch the place in the file is kept beside it, so that a
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -32,16 +34,22 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from spanwise.model import Signal
+from spanwise.reach import trouble
 
 BATCH_BYTES: Final = 4 << 20
 UNIT_BYTES_MAX: Final = 64 << 20
 """A line or message beyond this is broken: the server would not take it either."""
 BROKEN_LISTED_MAX: Final = 20
+TRACES_COUNTED_MAX: Final = 200_000
+"""Ids that are kept to tell new spans from repeated ones; about 30 MB."""
 _STATE_SUFFIX: Final = ".spanwise-import"
 _RETRY_STATUS: Final = frozenset({429, 502, 503, 504})
+_PIECE_STATUS: Final = frozenset({400, 413, 500})
+"""What is wrong with a piece; any other refusal is about the server, and the same for the next piece."""
 _RETRY_PAUSE_MAX_S: Final = 30.0
 _RESOURCE_TAG: Final = 0x0A  # field 1, length-delimited: `resource_spans` and `resource_logs` alike
 
+_JSON_BEGINS: Final = re.compile(rb"\{|\[\s*\{")
 _UNPACK_ERRORS: Final = (EOFError, zlib.error, OSError)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -84,20 +92,30 @@ class Report:
     accepted: int = 0
     rejected: int = 0
     logs_accepted: int = 0
+    logs_rejected: int = 0
     resumed_at: int = 0
     """Decompressed bytes that an earlier run had sent."""
     reasons: dict[str, int] = field(default_factory=dict)
-    """Rejected spans by reason, the server's or ours."""
+    """Rejected spans and log records by reason, the server's or ours."""
     broken: int = 0
     """Lines or messages left out."""
     listed: list[str] = field(default_factory=list)
     """The first of these, each with its place."""
     before: int | None = 0
-    """Spans of the same traces that the server had before; None if it could not be asked."""
+    """Spans of the same traces that the server had before; None if it is not known."""
     trace_ids: set[str] = field(default_factory=set)
+    many_traces: bool = False
+    """More than `TRACES_COUNTED_MAX`: they are not counted any more."""
 
-    def reject(self, items: int, reason: str) -> None:
-        self.rejected += items
+    @property
+    def rejections(self) -> int:
+        return self.rejected + self.logs_rejected
+
+    def reject(self, signal: Signal, items: int, reason: str) -> None:
+        if signal == "logs":
+            self.logs_rejected += items
+        else:
+            self.rejected += items
         if reason in self.reasons or len(self.reasons) < BROKEN_LISTED_MAX:
             self.reasons[reason] = self.reasons.get(reason, 0) + items
         else:
@@ -109,8 +127,8 @@ class Report:
             self.listed.append(f"{place}: {why}")
 
 
-CountSpans: TypeAlias = Callable[[Sequence[str]], int]
-"""Asks the server how many distinct spans it has of these traces."""
+CountSpans: TypeAlias = Callable[[Sequence[str]], int | None]
+"""Asks the server how many distinct spans it has of these traces; None if it does not say."""
 
 
 # Reading
@@ -129,34 +147,39 @@ def open_decompressed(path: Path) -> IO[bytes]:
 
 
 def detect(path: Path) -> Kind:
-    """JSON starts with a brace, protobuf never does (it would be field 15, a group)."""
+    """JSON starts with a brace, protobuf never does (it would be field 15, a group), nor with a list of such."""
     try:
         with open_decompressed(path) as file:
             head = file.read(4096).lstrip(_BYTE_ORDER_MARK + b" \t\r\n")
-    except _UNPACK_ERRORS:
-        if not path.exists():
-            raise
+    except _UNPACK_ERRORS as error:
+        _raise_if_unreadable(error)
         head = b""  # `read_units` meets the same damage and says so
-    return "json" if head[:1] == b"{" else "protobuf"
+    return "json" if _JSON_BEGINS.match(head) else "protobuf"
 
 
 def read_units(path: Path, signal: Signal, start: int = 0) -> Iterator[Unit | Broken]:
     """The pieces of a file after its first `start` decompressed bytes.
 
     `signal` is what a protobuf file holds; JSON says so itself. Where the compression is damaged, the rest is one
-    broken piece. Raises OSError if the file cannot be opened.
+    broken piece. Raises OSError if the file cannot be opened or read.
     """
     try:
         yield from _json_units(path, start) if detect(path) == "json" else _protobuf_units(path, signal, start)
     except _UNPACK_ERRORS as error:
-        if not path.exists():
-            raise
+        _raise_if_unreadable(error)
         yield Broken("the rest", 0, f"cannot be unpacked: {type(error).__name__}, the file is cut short or damaged")
+
+
+def _raise_if_unreadable(error: Exception) -> None:
+    """What the system says has a number; a decompressor that cannot go on gives none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _json_units(path: Path, start: int) -> Iterator[Unit | Broken]:
     with open_decompressed(path) as file:
         end = line_number = 0
+        first = True
         while line := file.readline(UNIT_BYTES_MAX + 1):
             line_number += 1
             end += len(line)
@@ -169,29 +192,36 @@ def _json_units(path: Path, start: int) -> Iterator[Unit | Broken]:
             if long:
                 yield Broken(place, end, f"longer than {UNIT_BYTES_MAX >> 20} MiB")
                 continue
-            unit = _json_unit(place, end, line)
-            if line_number == 1 and isinstance(unit, Broken) and (whole := _whole_document(path)) is not None:
-                yield whole
-                return
+            try:
+                unit = _json_unit(place, end, line)
+            except orjson.JSONDecodeError as error:
+                if first and (whole := _whole_document(path, line)) is not None:
+                    yield whole
+                    return
+                unit = Broken(place, end, f"is not JSON (character {error.pos + 1})")
+            first = False
             yield unit
 
 
-def _whole_document(path: Path) -> Unit | None:
-    """A request that is written over many lines."""
+def _whole_document(path: Path, first_line: bytes) -> Unit | Broken | None:
+    """What is written over many lines: a request, or why it is none. None if the lines do not belong together."""
     with open_decompressed(path) as file:
         text = file.read(UNIT_BYTES_MAX + 1)
-    if len(text) > UNIT_BYTES_MAX:
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if len(text) <= UNIT_BYTES_MAX:
+            return _json_unit("the document", len(text), text)
+    if first_line.removeprefix(_BYTE_ORDER_MARK).strip() not in (b"{", b"["):
         return None
-    unit = _json_unit("the document", len(text), text)
-    return unit if isinstance(unit, Unit) else None
+    why = f"is longer than {UNIT_BYTES_MAX >> 20} MiB" if len(text) > UNIT_BYTES_MAX else "is not one JSON document"
+    return Broken("the document", len(text), f"{why}, and not a request a line: `jq -c .` writes it so")
 
 
 def _json_unit(place: str, end: int, text: bytes) -> Unit | Broken:
+    """A JSON text as a request. Raises orjson.JSONDecodeError if it is none."""
     text = text.removeprefix(_BYTE_ORDER_MARK)
-    try:
-        request = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        return Broken(place, end, f"is not JSON (character {error.pos + 1})")
+    request = orjson.loads(text)
+    if isinstance(request, list) and all(isinstance(each, dict) for each in request):
+        return Broken(place, end, "is a list: `jq -c '.[]'` writes the requests in it one a line")
     try:
         if "resourceSpans" in request:
             ids = [
@@ -407,7 +437,7 @@ class Sender:
         body, content_type = _joined(batch, kind)
         began = self._clock()
         while True:
-            pause_s, why = 1.0, "is not there"
+            pause_s = 1.0
             try:
                 response = self._http.request(
                     "POST",
@@ -415,26 +445,35 @@ class Sender:
                     body=body,
                     headers={"Content-Type": content_type, **self._headers},
                 )
-            except urllib3.exceptions.HTTPError:
-                pass
+            except urllib3.exceptions.HTTPError as error:
+                why, _ = trouble(self.endpoint, error)
             else:
                 if response.status not in _RETRY_STATUS:
-                    return _answer(response, signal)
-                pause_s, why = _retry_after(response.headers.get("Retry-After")), f"answers {response.status}"
+                    return self._answer(response, signal)
+                pause_s = _retry_after(response.headers.get("Retry-After"))
+                why = f"the server at {self.endpoint} answers {response.status}"
             if self._clock() - began + pause_s > self._patience_s:
                 raise ImportStoppedError(
-                    f"the server at {self.endpoint} {why} for {self._patience_s:.0f} s; start it with `spanwise up` "
+                    f"{why} for {self._patience_s:.0f} s; start it with `spanwise up` "
                     "or say where it is with --endpoint, then run the same import again: it goes on from here"
                 )
             self._sleep(pause_s)
 
-    def reachable(self) -> bool:
-        """False if nothing listens there at all."""
+    def trouble(self) -> tuple[str, str] | None:
+        """Why nobody can be reached there, and what to do about it; None if somebody answers."""
         try:
             self._http.request("GET", self.endpoint)
-        except urllib3.exceptions.HTTPError:
-            return False
-        return True
+        except urllib3.exceptions.HTTPError as error:
+            return trouble(self.endpoint, error)
+        return None
+
+    def _answer(self, response: urllib3.BaseHTTPResponse, signal: Signal) -> Answer:
+        told = _told(response, signal)
+        if response.status == 200 and told is None:
+            raise ImportStoppedError(
+                f"{self.endpoint} answered 200 and is no OTLP server; say where the server is with --endpoint"
+            )
+        return told or Answer(response.status, 0, "")
 
 
 def _joined(batch: Sequence[Unit], kind: Kind) -> tuple[bytes, str]:
@@ -454,23 +493,24 @@ def _retry_after(header: str | None) -> float:
         return 1.0
 
 
-def _answer(response: urllib3.BaseHTTPResponse, signal: Signal) -> Answer:
-    body = response.data
+def _told(response: urllib3.BaseHTTPResponse, signal: Signal) -> Answer | None:
+    """What is written in an answer, None if it is not of an OTLP server."""
+    body, type_ = response.data, response.headers.get("Content-Type", "")
     try:
-        if "json" in response.headers.get("Content-Type", ""):
+        if "json" in type_:
             told = orjson.loads(body) if body else {}
             partial = told.get("partialSuccess", {})
             rejected = int(partial.get("rejectedSpans", partial.get("rejectedLogRecords", 0)))
             return Answer(response.status, rejected, str(partial.get("errorMessage") or told.get("message", "")))
-        if response.status != 200:
-            return Answer(response.status, 0, "")
+        if response.status != 200 or (body and "protobuf" not in type_):
+            return None
         if signal == "logs":
             logs = ExportLogsServiceResponse.FromString(body).partial_success
             return Answer(200, logs.rejected_log_records, logs.error_message)
         spans = ExportTraceServiceResponse.FromString(body).partial_success
         return Answer(200, spans.rejected_spans, spans.error_message)
     except (ValueError, AttributeError, DecodeError):
-        return Answer(response.status, 0, "")
+        return None
 
 
 # The import of one file
@@ -523,8 +563,15 @@ class Importer:
 
     def _ask_before(self, batch: Sequence[Unit], report: Report) -> None:
         new = set().union(*(unit.trace_ids for unit in batch)) - report.trace_ids - {""}
-        if self._count_spans is not None and report.before is not None and new:
-            report.before += self._count_spans(sorted(new))
+        if self._count_spans is None or report.before is None or not new:
+            return
+        report.many_traces = len(report.trace_ids) + len(new) > TRACES_COUNTED_MAX
+        found = None if report.many_traces else self._count_spans(sorted(new))
+        if found is None:
+            report.before = None
+            report.trace_ids.clear()
+        else:
+            report.before += found
             report.trace_ids |= new
 
     def _send(self, batch: Sequence[Unit], kind: Kind, report: Report, file: Path) -> None:
@@ -541,24 +588,24 @@ class Importer:
     def _book(self, part: Sequence[Unit], answer: Answer, report: Report, file: Path) -> None:
         items = sum(unit.items for unit in part)
         place = f"{file}: {_span_of(part)}"
-        if answer.status in (401, 403, 404):
+        if answer.status not in (200, *_PIECE_STATUS):
             raise ImportStoppedError(
                 f"the server at {self._sender.endpoint} answered {answer.status} {answer.message}".rstrip()
                 + "; set SPANWISE_OTLP_TOKEN if it asks for a token, or --endpoint if it is another server"
             )
-        rejected = answer.rejected if answer.status == 200 else items
+        rejected = min(answer.rejected, items) if answer.status == 200 else items
         why = answer.message or f"the server answered {answer.status}"
         if rejected and self._strict:
             raise ImportStoppedError(f"{place}: {rejected} rejected: {why} (--strict)")
         if answer.status != 200:
             report.leave_out(place, why)
+        if rejected:
+            report.reject(part[0].signal, rejected, f"{place}: {why}")
         if part[0].signal == "logs":
             report.logs_accepted += items - rejected
-            return
-        report.sent += items
-        report.accepted += items - rejected
-        if rejected:
-            report.reject(rejected, f"{place}: {why}")
+        else:
+            report.sent += items
+            report.accepted += items - rejected
 
 
 def _span_of(part: Sequence[Unit]) -> str:

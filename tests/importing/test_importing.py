@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -302,6 +305,83 @@ def test_a_line_beyond_the_limit_is_left_out_without_reading_it_whole(
 
     assert otlp.spans == ["a", "b"]
     assert report.listed == [f"{file}: line 2: longer than 1 MiB"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'[{"resourceSpans": []}]', "line 1: is a list: `jq -c '.[]'` writes the requests in it one a line"),
+        (
+            b'[\n  {"resourceSpans": []}\n]',
+            "the document: is a list: `jq -c '.[]'` writes the requests in it one a line",
+        ),
+        (b'{\n  "resourceMetrics": []\n}\n', "the document: holds metrics, which Spanwise does not keep"),
+        (
+            b'{\n  "resourceSpans": []\n}\n{\n  "resourceSpans": []\n}\n',
+            "the document: is not one JSON document, and not a request a line: `jq -c .` writes it so",
+        ),
+        (
+            b'{\n  "resourceSpans": [\n' + b" " * (1 << 20) + b"]\n}\n",
+            "the document: is longer than 1 MiB, and not a request a line: `jq -c .` writes it so",
+        ),
+    ],
+)
+def test_json_of_another_form_is_told_once_and_how_to_mend_it(
+    tmp_path: Path, otlp: Endpoint, monkeypatch: pytest.MonkeyPatch, content: bytes, told: str
+) -> None:
+    monkeypatch.setattr(importing, "UNIT_BYTES_MAX", 1 << 20)
+    file = tmp_path / "data.json"
+    file.write_bytes(content)
+
+    assert run(file, otlp).listed == [f"{file}: {told}"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd])
+def test_what_comes_before_damage_is_sent(tmp_path: Path, otlp: Endpoint, pack: Callable[[bytes], bytes]) -> None:
+    file = tmp_path / "data"
+    whole = pack(b"".join(line(f"s{n}") + os.urandom(600).hex().encode() + b"\n" for n in range(1000)))
+    file.write_bytes(whole[: len(whole) // 2])
+
+    run(file, otlp)
+
+    assert len(otlp.spans) > 300
+
+
+def test_a_file_the_disk_cannot_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(line("a"))
+
+    class Failing(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(importing, "open_decompressed", lambda _path: Failing(line("a")))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        list(read_units(file, "traces"))
+
+
+def test_traces_are_counted_only_up_to_a_limit(tmp_path: Path, otlp: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "TRACES_COUNTED_MAX", 30)
+    monkeypatch.setattr(importing, "BATCH_BYTES", 2_000)
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b"".join(line(f"s{n}") for n in range(100)))
+
+    report = run(file, otlp)
+
+    assert (len(otlp.spans), report.accepted) == (100, 100)
+    assert (report.many_traces, report.before, report.trace_ids) == (True, None, set())
+
+
+def test_rejected_log_records_are_counted_too(tmp_path: Path, otlp: Endpoint) -> None:
+    file = tmp_path / "data.jsonl"
+    logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"eventName": "x"}, {}]}]}]}
+    file.write_bytes(json.dumps(logs).encode() + b"\n")
+
+    report = run(file, otlp)  # the endpoint takes traces only and answers 400
+
+    assert (report.logs_accepted, report.logs_rejected, report.rejected) == (0, 2, 0)
+    assert report.reasons == {f"{file}: line 1: the server answered 400": 2}
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])
