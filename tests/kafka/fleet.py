@@ -1,17 +1,20 @@
-"""Receivers, workers and topics for tests, all on one broker."""
+"""Receivers, workers, topics and a server of ClickHouse's engine for tests."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spanwise.journal import KafkaJournalConfig, SqliteJournalConfig
 from spanwise.journal.kafka.config import TopicsConfig
 from spanwise.journal.kafka.journal import create_topics
-from tests.running import RunningServer
+from tests.running import ROOT, RunningServer
 
 SPOOL = {"free_bytes_min": 0, "free_fraction_min": 0.0, "ballast_bytes": 0}
 
@@ -64,3 +67,29 @@ def receiver(directory: Path, config: KafkaJournalConfig, **more: str) -> Runnin
 def worker(directory: Path, config: KafkaJournalConfig, member: str = "", **more: str) -> RunningServer:
     named = config.model_copy(update={"member": member})
     return RunningServer(directory, command="work", **environment(named, **more))
+
+
+_CLICKHOUSE = """
+import sys
+from tests.store.clickhouse_http import ClickHouseHTTP
+
+with ClickHouseHTTP(sys.argv[1]) as endpoint:
+    print(endpoint.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def clickhouse(directory: Path) -> Iterator[str]:
+    """A store that workers share, in a process apart; its address. What it does not prove: `ClickHouseHTTP`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _CLICKHOUSE, str(directory)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,32 +12,15 @@ import pytest
 from bench.load import send
 from bench.payloads import small
 from tests.kafka.broker import Cluster
-from tests.kafka.fleet import journal_config, made, receiver, worker
-from tests.running import ROOT
-
-CLICKHOUSE = """
-import sys
-from tests.store.clickhouse_http import ClickHouseHTTP
-
-with ClickHouseHTTP(sys.argv[1]) as endpoint:
-    print(endpoint.port, flush=True)
-    sys.stdin.read()
-"""
+from tests.kafka.fleet import clickhouse, journal_config, made, receiver, worker
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
 def dsn(tmp_path: Path) -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-c", CLICKHOUSE, str(tmp_path / "clickhouse")],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.kill()
+    with clickhouse(tmp_path / "clickhouse") as address:
+        yield address
 
 
 def test_two_workers_on_one_server_store_all_once_though_one_is_killed_and_comes_back(
