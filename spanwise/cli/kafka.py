@@ -10,6 +10,7 @@ from typing import TextIO
 
 from spanwise.cli.client import CommandError
 from spanwise.cli.settings import configured
+from spanwise.cli.show import clean
 from spanwise.journal import JournalError, KafkaJournalConfig
 from spanwise.journal.kafka import journal
 
@@ -36,7 +37,7 @@ def _check(config: KafkaJournalConfig, out: TextIO) -> None:
 
 def list_dead_letters(file: Path | None, out: TextIO, *, limit: int, as_json: bool) -> None:
     with _sentences():
-        letters = journal.list_dead_letters(_config(file), limit)
+        letters = journal.list_dead_letters(_config(file), limit, values=False)
     for letter in letters:
         place = f"{letter.topic}:{letter.partition}:{letter.offset}"
         received = letter.received.isoformat(timespec="seconds")
@@ -46,11 +47,11 @@ def list_dead_letters(file: Path | None, out: TextIO, *, limit: int, as_json: bo
                 "reason": letter.reason,
                 "tenant": letter.tenant,
                 "received": received,
-                "bytes": len(letter.value),
+                "bytes": letter.size,
             }
             out.write(json.dumps(row) + "\n")
         else:
-            out.write(f"{received}  {place}  {len(letter.value)} bytes  {letter.reason}\n")
+            out.write(f"{received}  {place}  {letter.size} bytes  {clean(letter.reason)}\n")
     if not letters and not as_json:
         out.write("there are no dead letters\n")
 

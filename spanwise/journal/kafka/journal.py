@@ -266,9 +266,12 @@ def check_topics(config: KafkaJournalConfig) -> list[str]:
     return _once(config, lambda connection: topics.problems(config, connection))
 
 
-def list_dead_letters(config: KafkaJournalConfig, most: int) -> list[DeadLetter]:
-    """The oldest `most` dead letters that were not sent again. Raises JournalError."""
-    return _once(config, lambda connection: letters.waiting(config, connection, most))
+def list_dead_letters(config: KafkaJournalConfig, most: int, *, values: bool = True) -> list[DeadLetter]:
+    """The oldest `most` dead letters that were not sent again, without their values if not wanted.
+
+    Raises JournalError.
+    """
+    return _once(config, lambda connection: letters.waiting(config, connection, most, values=values))
 
 
 def replay_dead_letters(config: KafkaJournalConfig) -> int:

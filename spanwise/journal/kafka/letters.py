@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ class DeadLetter:
     reason: str
     tenant: str
     received: datetime
+    size: int
     value: bytes
     headers: Headers
 
@@ -62,6 +63,7 @@ def _letter(message: Any) -> DeadLetter:
         reason=names.text(found, names.REASON),
         tenant=names.text(found, names.TENANT),
         received=datetime.fromtimestamp(received / 1e9, UTC),
+        size=len(message.value or b""),
         value=message.value or b"",
         headers=[(key, value) for key, value in found if key in _OURS],
     )
@@ -92,12 +94,17 @@ async def _waiting(consumer: AIOKafkaConsumer) -> AsyncIterator[tuple[TopicParti
                 yield at, _letter(message)
 
 
-async def waiting(config: KafkaJournalConfig, connection: Mapping[str, Any], most: int) -> list[DeadLetter]:
-    """The oldest dead letters that were not sent again, `most` of them. Raises KafkaError."""
+async def waiting(
+    config: KafkaJournalConfig, connection: Mapping[str, Any], most: int, *, values: bool
+) -> list[DeadLetter]:
+    """The oldest dead letters that were not sent again, `most` of them, their values empty if not wanted.
+
+    Raises KafkaError.
+    """
     found: list[DeadLetter] = []
     async with _reading(config, connection) as consumer:
         async for _, letter in _waiting(consumer):
-            found.append(letter)
+            found.append(letter if values else replace(letter, value=b""))
             if len(found) == most:
                 break
     return found
