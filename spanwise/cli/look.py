@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
@@ -27,10 +27,16 @@ _WATCH_ROWS_MAX: Final = 500
 
 def since(age: str) -> float:
     """Seconds since the epoch of "so long ago"."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", age.strip())
-    if match is None:
+    moment = ago(age)
+    if moment is None:
         raise CommandError(f"--since {age}: is not an age", "write it like 15m, 2h or 7d")
-    return time.time() - int(match[1]) * _UNITS[match[2]]
+    return moment
+
+
+def ago(age: str) -> float | None:
+    """The same, None if the text is no age. What was before the epoch is as long ago as the epoch."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", age.strip())
+    return max(0.0, time.time() - int(match[1]) * _UNITS[match[2]]) if match else None
 
 
 def traces(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
@@ -65,7 +71,12 @@ def failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json
     found = _findings(client, filters)
     if as_json:
         _write_json(found, out)
-    elif found:
+    else:
+        _write_findings(found, out)
+
+
+def _write_findings(found: Sequence[show.Row], out: TextIO) -> None:
+    if found:
         show.write_table(out, show.FINDING_COLUMNS, map(show.finding_row, found), right=show.FINDING_NUMBERS)
     else:
         sys.stderr.write("no failures found; `--severity info` shows what is only worth knowing\n")
@@ -76,18 +87,42 @@ def _findings(client: Client, filters: Mapping[str, Any]) -> list[dict[str, Any]
     return found
 
 
-def watch_failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
-    """Print findings as they come, and again when they grow, until the process is interrupted."""
-    wanted = {**filters, "limit": _WATCH_ROWS_MAX}
-    seen = {row["finding_id"]: row["count"] for row in _findings(client, wanted)}
+def watch_failures(
+    client: Client,
+    filters: Mapping[str, Any],
+    out: TextIO,
+    *,
+    as_json: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Print what there is, then findings as they come, and again when they grow, until the process is interrupted.
+
+    As JSON it is a finding a line. A server that goes away is waited for.
+    """
+    limit = filters["limit"]
+    wanted = {**filters, "limit": max(limit, _WATCH_ROWS_MAX)}
+    found = _findings(client, wanted)
+    if as_json:
+        out.writelines(map(_json_line, reversed(found[:limit])))
+    else:
+        _write_findings(found[:limit], out)
+    away = False
     while True:
-        time.sleep(_WATCH_EVERY_S)
-        rows = _findings(client, wanted)
-        for row in reversed(rows):
-            if seen.get(row["finding_id"], 0) < row["count"]:
-                out.write((orjson.dumps(row, default=str).decode() if as_json else show.finding_line(row)) + "\n")
-        seen = {row["finding_id"]: row["count"] for row in rows}
         out.flush()
+        seen = {row["finding_id"]: row["count"] for row in found}
+        sleep(_WATCH_EVERY_S)
+        try:
+            found = _findings(client, wanted)
+        except CommandError as error:
+            if error.status not in (0, 503):
+                raise
+            if not away:
+                sys.stderr.write(f"{show.clean(error.message)}; waiting for it\n")
+            away = True
+            continue
+        away = False
+        new = [row for row in reversed(found) if seen.get(row["finding_id"], 0) < row["count"]]
+        out.writelines(_json_line(row) if as_json else f"{show.finding_line(row)}\n" for row in new)
 
 
 def standard_input() -> str:
@@ -201,8 +236,17 @@ def _write_columns(table: Table, out: TextIO) -> None:
 
 
 def _write_json(value: object, out: TextIO) -> None:
-    text = orjson.dumps(value, default=_exact, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    out.write(text.decode())
+    out.write(_json(value, orjson.OPT_INDENT_2))
+
+
+def _json_line(row: object) -> str:
+    return _json(row)
+
+
+def _json(value: object, option: int = 0) -> str:
+    """JSON without the control characters that it leaves as they are, and with exact numbers."""
+    text = orjson.dumps(value, default=_exact, option=option | orjson.OPT_APPEND_NEWLINE).decode()
+    return show.escape_json(text)
 
 
 def _exact(value: object) -> object:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_JSON_LEAVES: Final = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CELL_MAX: Final = 200
 
 Row = Mapping[str, Any]
@@ -34,6 +35,11 @@ class Pipe(Console):
 def clean(value: object) -> str:
     """One line without control characters or direction overrides: what arrives in spans must not drive a terminal."""
     return _CONTROL.sub("�", str(value).replace("\n", "⏎").replace("\t", " "))
+
+
+def escape_json(text: str) -> str:
+    """The same JSON; what `clean` removes from text is written as an escape."""
+    return _JSON_LEAVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell(value: object) -> str:
