@@ -38,7 +38,7 @@ _PAGE_BYTES: Final = 16 << 20
 _LINE_SPANS: Final = 200
 _LINE_BYTES: Final = 2 << 20
 _MINUTE_NS: Final = 60 * 10**9
-_NS_MAX: Final = 2**63 - 1
+NS_MAX: Final = 2**63 - 1
 _GZIP_LEVEL: Final = 3
 _MANIFEST: Final = "spanwise-export.json"
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -58,7 +58,7 @@ class Selection:
 
     start_ns: int = 0
     """Spans that started then or later."""
-    end_ns: int = _NS_MAX
+    end_ns: int = NS_MAX
     """Spans that started before."""
     tenant: str = ""
     trace: str = ""
@@ -77,7 +77,7 @@ class Selection:
         parts += [f"trace_id = {literal(self.trace)}"] if self.trace else []
         if self.start_ns:
             parts.append(f"{_TIMES[table]} >= fromUnixTimestamp64Nano({self.start_ns})")
-        if self.end_ns < _NS_MAX:
+        if self.end_ns < NS_MAX:
             parts.append(f"{_TIMES[table]} < fromUnixTimestamp64Nano({self.end_ns})")
         of_traces = self._of_traces()
         if of_traces and table == "traces":
@@ -135,7 +135,7 @@ class _Page:
         time = _TIMES.get(table.name)
         found = []
         if time is not None:
-            last_ns = min(self.high * _MINUTE_NS + _MINUTE_NS - 1, _NS_MAX)
+            last_ns = min(self.high * _MINUTE_NS + _MINUTE_NS - 1, NS_MAX)
             low = f"fromUnixTimestamp64Nano({self.low * _MINUTE_NS})"
             found.append(f"{time} BETWEEN {low} AND fromUnixTimestamp64Nano({last_ns})")
         if self.parts > 1:
@@ -522,18 +522,25 @@ _READ: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
 def begin(folder: Path, format_: str, asked: dict[str, Any], chosen: Selection) -> Selection:
     """Make a folder ready and say what to write into it: what it was begun with, if that was asked for in these words.
 
-    Raises ExportError if it holds an export of something else, OSError if it cannot be written.
+    Raises ExportError if it holds files of another export, OSError if it cannot be written.
     """
     manifest = folder / _MANIFEST
     told = {"format": format_, "asked": asked}
     folder.mkdir(parents=True, exist_ok=True)
+    if manifest.exists():
+        begun = _begun(manifest, told)
+        if begun is not None:
+            return begun
+        if any(path.name.endswith((".parquet", ".jsonl.gz")) for path in folder.iterdir()):
+            raise ExportError(f"{folder} holds an export of something else: choose another directory")
+    manifest.write_text(json.dumps({**told, "chosen": dataclasses.asdict(chosen)}, indent=1), encoding="utf-8")
+    return chosen
+
+
+def _begun(manifest: Path, told: dict[str, Any]) -> Selection | None:
+    """What an earlier export of the same chose, None if it was of something else."""
     try:
         kept = json.loads(manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        manifest.write_text(json.dumps({**told, "chosen": dataclasses.asdict(chosen)}, indent=1), encoding="utf-8")
-        return chosen
-    except ValueError as error:
+        return Selection(**kept["chosen"]) if {name: kept.get(name) for name in told} == told else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{manifest} cannot be read: choose another directory") from error
-    if {name: kept.get(name) for name in told} != told:
-        raise ExportError(f"{folder} holds an export of something else: choose another directory")
-    return Selection(**kept["chosen"])

@@ -286,17 +286,17 @@ def failures(
             "model": model or None,
             "tool": tool or None,
         }
-        client = Client.from_environment(web)
-        look.failures(client, filters, sys.stdout, as_json=as_json)
-        if watch:
-            look.watch_failures(client, filters, sys.stdout, as_json=as_json)
+        look_at = look.watch_failures if watch else look.failures
+        look_at(Client.from_environment(web), filters, sys.stdout, as_json=as_json)
 
 
 @app.command(rich_help_panel="Look")
 def sql(
     statement: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT, or - to read it from standard input.")],
     format_: Annotated[SqlFormat, typer.Option("--format", "-f", help="How to print the answer.")] = SqlFormat.table,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file; - is standard output.")
+    ] = None,
     web: Web = None,
 ) -> None:
     """Run read-only SQL against the running server.
@@ -308,7 +308,8 @@ def sql(
 
     with _sentences():
         text = look.standard_input() if statement == "-" else statement
-        look.sql(Client.from_environment(web), text, format_.value, output, sys.stdout)
+        file = None if output == Path("-") else output
+        look.sql(Client.from_environment(web), text, format_.value, file, sys.stdout)
 
 
 @app.command(rich_help_panel="Look")
@@ -410,7 +411,7 @@ def export_(
             "from": start,
             "to": end,
             "tenant": tenant,
-            "trace": trace_id.lower(),
+            "trace": trace_id,
             "service": service,
         }
         asked |= {"agent": agent, "failed": failed}

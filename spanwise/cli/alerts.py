@@ -19,13 +19,14 @@ def send_sample(file: Path | None, name: str, out: TextIO) -> None:
     webhook = next((webhook for webhook in alerts.webhooks if webhook.name == name), None)
     if webhook is None:
         names = ", ".join(webhook.name for webhook in alerts.webhooks)
-        raise CommandError(f"there is no webhook {name!r}", f"`alerts.webhooks` has {names}" if names else "")
+        hint = f"has {names}" if names else "has none: is --config FILE the right one?"
+        raise CommandError(f"there is no webhook {name!r}", f"`alerts.webhooks` {hint}")
     try:
         outcome = asyncio.run(_send(webhook, alerts.trace_url))
     except ValueError as error:
-        raise CommandError(str(error), "") from None
+        raise CommandError(str(error)) from None
     if not outcome.taken:
-        raise CommandError(f"webhook {name!r} did not take the message ({outcome.reason}): {outcome.hint}", "")
+        raise CommandError(f"webhook {name!r} did not take the message ({outcome.reason}): {outcome.hint}")
     out.write(f"webhook {name!r} took the message\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +15,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from spanwise.cli.client import Client, CommandError
-from spanwise.cli.look import since
-from spanwise.cli.show import count
-from spanwise.exporting import Exporter, ExportError, ExportReport, Selection, begin
+from spanwise.cli.look import ago
+from spanwise.cli.show import clean, count
+from spanwise.exporting import NS_MAX, Exporter, ExportError, ExportReport, Selection, begin
 
 _BUSY: Final = 503
 _PATIENCE_S: Final = 120.0
@@ -27,8 +28,10 @@ def export(
 ) -> None:
     """`asked` holds the options as they were given; None and '' are left out."""
     asked = {name: value for name, value in asked.items() if value}
+    if "trace" in asked:
+        asked["trace"] = _trace_id(asked["trace"])
     try:
-        chosen = _selection(asked)
+        chosen = selection(asked)
         with _progress() as progress:
             if output == "-":
                 exporter = Exporter(_patient(client, sleep), chosen, progress)
@@ -42,7 +45,11 @@ def export(
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CommandError(f"cannot write {error.filename or output}: {error.strerror}") from error
+        raise CommandError(f"cannot write {error.filename or output}: {error.strerror or error}") from error
+    except KeyboardInterrupt:
+        if output != "-":
+            sys.stderr.write(f"stopped; the same command goes on with what is missing in {clean(output)}\n")
+        raise
     _tell(report, output)
 
 
@@ -52,12 +59,14 @@ def _to_standard_output(exporter: Exporter, format_: str) -> ExportReport:
     return exporter.otlp_stream(sys.stdout.buffer)
 
 
-def _selection(asked: dict[str, Any]) -> Selection:
+def selection(asked: dict[str, Any]) -> Selection:
     chosen: dict[str, Any] = {
         name: asked[name] for name in ("tenant", "trace", "service", "agent", "failed") if name in asked
     }
     chosen |= {
-        name: _moment_ns(asked[given]) for name, given in (("start_ns", "from"), ("end_ns", "to")) if given in asked
+        name: _moment_ns(given, asked[given])
+        for name, given in (("start_ns", "from"), ("end_ns", "to"))
+        if given in asked
     }
     selection = Selection(**chosen)
     if selection.end_ns <= selection.start_ns:
@@ -65,15 +74,24 @@ def _selection(asked: dict[str, Any]) -> Selection:
     return selection
 
 
-def _moment_ns(text: str) -> int:
+def _trace_id(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{32}", text):
+        raise CommandError(f"--trace {text}: is not a trace id of 32 hex digits", "`spanwise traces` lists them")
+    return text.lower()
+
+
+def _moment_ns(option: str, text: str) -> int:
     """Nanoseconds since the epoch of an age like 7d, or of an ISO 8601 date or time; UTC where it names no zone."""
-    if text[-1:] in "smhd":
-        return int(since(text) * 10**9)
+    if (seconds := ago(text)) is not None:
+        return int(seconds * 10**9)
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
-        raise CommandError(f"{text} is not a time", "write 2026-11-21, 2026-11-21T08:30, or an age like 7d") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 10**6) * 1000
+        raise CommandError(
+            f"--{option} {text}: is not a time", "write 2026-11-21, 2026-11-21T08:30, or an age like 7d"
+        ) from None
+    since_epoch = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return min(max(0, since_epoch // dt.timedelta(microseconds=1) * 1000), NS_MAX)
 
 
 def _patient(client: Client, sleep: Callable[[float], None]) -> Callable[[str, str], Iterable[bytes]]:

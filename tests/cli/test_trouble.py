@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spanwise.cli import app
+from spanwise.cli.export import selection
 from tests.cli.conftest import ROOT, Run, said
 from tests.cli.other_server import OtherServer, other_server, untrusted
 from tests.cli.test_look import SUMMARY, TREE, _answer
@@ -131,3 +132,50 @@ def test_a_reader_that_has_seen_enough_is_no_error(api: Serving, command: list[s
     done = piped(*arguments)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# Times, ids and terminals
+
+
+@pytest.mark.parametrize("option", ["--from", "--to"])
+@pytest.mark.parametrize("time", ["yesterday", "7x", "2026-13-01", "12 s"])
+def test_a_wrong_time_is_told_with_its_option(tmp_path: Path, option: str, time: str) -> None:
+    code, err = said("export", "-o", str(tmp_path / "out"), option, time)
+
+    assert (code, err) == (
+        1,
+        f"spanwise: {option} {time}: is not a time; write 2026-11-21, 2026-11-21T08:30, or an age like 7d\n",
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trace_id_that_is_not_whole_is_told(tmp_path: Path) -> None:
+    code, err = said("export", "-o", str(tmp_path / "out"), "--trace", "0af7")
+
+    assert (code, err.split(";")[0]) == (1, "spanwise: --trace 0af7: is not a trace id of 32 hex digits")
+
+
+@pytest.mark.parametrize("time", ["999999d", "0001-01-01", "0001-01-01T00:00:00+14:00"])
+def test_times_before_the_epoch_are_the_epoch(time: str) -> None:
+    chosen = selection({"from": time, "to": "9999-12-31"})
+
+    assert chosen.days == ("toDate('1970-01-01')", "toDate('2100-01-01')")
+
+
+def test_json_on_a_terminal_holds_nothing_that_drives_it(api: Serving) -> None:
+    evil = "\x1b[2J\x9b31m\x7f\u202eabc"
+    api.reads.traces_found = [{**SUMMARY, "root_name": evil}]
+
+    out = CliRunner().invoke(app, ["traces", "--json", "--web", api.url]).stdout
+
+    assert json.loads(out)[0]["root_name"] == evil
+    assert not set(out) & set(evil.removesuffix("31m").removesuffix("abc")) - set("[2J31mabc")
+
+
+def test_a_dash_is_standard_output(api: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, ["sql", "SELECT 1", "-o", "-", "--web", api.url])
+
+    assert result.stdout == "n\n1\n"
+    assert list(tmp_path.iterdir()) == []

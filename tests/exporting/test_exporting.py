@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from spanwise.cli import app
 from spanwise.cli.client import Client, CommandError
 from spanwise.cli.export import export
-from spanwise.exporting import Exporter, Selection, any_value
+from spanwise.exporting import Exporter, ExportError, Selection, any_value, begin
 from spanwise.model import CONTENT, FINDINGS, LOG_EVENTS, SPANS, TRACES
 from tests.exporting import everything
 from tests.live.tape import RECORDED, read
@@ -279,3 +279,43 @@ def test_value_that_is_not_whole_any_more_is_text() -> None:
     assert any_value("a", '["cut') == {"stringValue": '["cut'}
     assert any_value("k", "{}") == {"kvlistValue": {"values": []}}
     assert any_value("i", "12") == {"intValue": "12"}
+
+
+def test_folder_without_files_is_begun_anew(tmp_path: Path) -> None:
+    """The first try found no server; the second one asks for something else."""
+    begin(tmp_path, "parquet", {"from": "7d"}, Selection(start_ns=7))
+
+    assert begin(tmp_path, "parquet", {"from": "8d"}, Selection(start_ns=8)) == Selection(start_ns=8)
+    assert begin(tmp_path, "parquet", {"from": "8d"}, Selection(start_ns=9)) == Selection(start_ns=8)
+    (tmp_path / "spans-2026-11-21.parquet").touch()
+    with pytest.raises(ExportError, match="holds an export of something else"):
+        begin(tmp_path, "parquet", {"from": "9d"}, Selection())
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", '{"format": "parquet", "asked": {}}', '{"chosen": 1}', "\udcff"])
+def test_folder_with_a_manifest_of_somebody_else_is_left_alone(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "spanwise-export.json").write_text(manifest, errors="surrogateescape")
+    (tmp_path / "spans-2026-11-21.parquet").touch()
+
+    with pytest.raises(ExportError, match="choose another directory"):
+        begin(tmp_path, "parquet", {}, Selection())
+
+
+def test_export_that_is_interrupted_says_how_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted(Client):
+        def sql(self, statement: str, format_: str) -> Iterator[bytes]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(Interrupted("http://localhost"), {}, "parquet", str(tmp_path))
+
+    assert capsys.readouterr().err == f"stopped; the same command goes on with what is missing in {tmp_path}\n"
+
+
+def test_full_disk_is_told(tmp_path: Path) -> None:
+    class Full(Client):
+        def sql(self, statement: str, format_: str) -> Iterator[bytes]:
+            raise OSError("write failed")  # as pyarrow says it, without a number
+
+    with pytest.raises(CommandError, match=rf"cannot write {tmp_path}: write failed"):
+        export(Full("http://localhost"), {}, "parquet", str(tmp_path))
