@@ -129,6 +129,16 @@ class Config(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _batches_are_fetched(self) -> Self:
+        journal, batch_bytes = self.journal, self.pipeline.batch_bytes
+        if isinstance(journal, KafkaJournalConfig) and batch_bytes > journal.buffer_bytes_max:
+            raise ValueError(
+                f"pipeline.batch_bytes ({batch_bytes}) must not exceed journal.buffer_bytes_max "
+                f"({journal.buffer_bytes_max}), or a worker waits for more than it fetches"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _clickhouse_guarded_beyond_loopback(self) -> Self:
         if self.clickhouse.needs_tokens and not self.web.tokens:
             raise ValueError(

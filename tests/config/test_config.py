@@ -225,6 +225,11 @@ def test_a_journal_is_in_sqlite_unless_a_kind_is_named(file: Path) -> None:
             "refused before the spool is tried",
         ),
         (
+            "journal:\n  kind: kafka\npipeline:\n  batch_bytes: 134217728\n",
+            "FILE: pipeline.batch_bytes (134217728) must not exceed journal.buffer_bytes_max (67108864), or a worker "
+            "waits for more than it fetches",
+        ),
+        (
             "journal:\n  kind: kafka\n  sasl: {username: me, password: hush, mechanism: PLAIN}\n",
             "FILE:1: journal: sasl.mechanism PLAIN shows the password to the network: set `tls` too",
         ),

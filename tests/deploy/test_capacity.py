@@ -16,7 +16,9 @@ RATES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 BUSY = 0.6
 POD_CORES = 2
 INSERTS_A_CELL = 10
-INSERTS_A_WORKER = 4 / 5
+PARTITIONS_A_WORKER = 2
+BATCH_AGE_S = 5
+BATCH_MIB = 64
 RETENTION_S = 72 * 3600
 REPLICAS = 3
 MIX = {"small": 0.95, "agent": 0.05}
@@ -50,7 +52,7 @@ def mixed() -> dict[str, dict[str, float]]:
 
 def rounded(value: float) -> str:
     """Two significant digits, as a model deserves."""
-    if value < 10:
+    if value < 9.95:
         return f"{value:.1f}"
     digits = 1 - math.floor(math.log10(value))
     return f"{round(value, digits):,.0f}"
@@ -73,7 +75,9 @@ def fleet(shape: str) -> list[list[str]]:
     rows = []
     for rate in RATES:
         pods = {part: max(2, math.ceil(rate * cpu[part] / BUSY / POD_CORES)) for part in ("receiver", "worker")}
-        cells = math.ceil(pods["worker"] * INSERTS_A_WORKER / INSERTS_A_CELL)
+        by_age = pods["worker"] * PARTITIONS_A_WORKER / BATCH_AGE_S
+        by_bytes = rate * cost["bytes a span as sent"] / (BATCH_MIB * 2**20 / PARTITIONS_A_WORKER)
+        cells = math.ceil(max(by_age, by_bytes) / INSERTS_A_CELL)
         kafka_tb = rate * cost["bytes a span in Kafka"] * RETENTION_S * REPLICAS / 1e12
         disk_tb = rate * cost["bytes a span on disk"] * 86400 / 1e12
         rows.append(
@@ -114,5 +118,10 @@ def test_assumptions_are_those_of_the_model() -> None:
     assert f"{BUSY:.0%}".replace("%", " %") in assumptions
     assert f"{POD_CORES} cores" in assumptions
     assert f"{INSERTS_A_CELL} inserts a second" in assumptions
-    assert f"{INSERTS_A_WORKER} inserts a second" in assumptions
+    assert f"{PARTITIONS_A_WORKER} partitions" in assumptions
+    assert f"`pipeline.batch_age_s` is {BATCH_AGE_S} and `batch_bytes` {BATCH_MIB} MiB" in assumptions
+    assert f"each {BATCH_MIB / PARTITIONS_A_WORKER:.0f} MiB" in assumptions
+    assert f"{INSERTS_A_CELL * BATCH_AGE_S / PARTITIONS_A_WORKER:.0f} workers" in assumptions
+    megabytes = INSERTS_A_CELL * BATCH_MIB * 2**20 / PARTITIONS_A_WORKER / 1e6
+    assert f"{rounded(megabytes)} MB/s" in assumptions
     assert f"{MIX['small']:.0%}".replace("%", " %") in assumptions
