@@ -457,7 +457,7 @@ class Detector:
         own = [span for span in wasted if span["usage_scope"] == "own"]
         agent = next((span for span in _upwards(key, first, spans) if span["agent_name"]), None)
         found = finding.found
-        evidence = {name: str(value) for name, value in sorted(found.evidence.items())}
+        evidence = dict(sorted((str(name), str(value)) for name, value in found.evidence.items()))
         if self._config.excerpts:
             for span, part in finding.quotes:
                 text = spans.get((key, _hex(span)), {}).get(_PARTS[part], "")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
-from processors.detect.signature import Found, Signature
+from processors.detect.signature import Basis, Found, Severity, Signature
 from processors.detect.steps import Steps, Trace
 
 
@@ -59,6 +60,8 @@ def examine(
 
 
 def _finding(number: int, signature: Signature, trace: Trace, found: Found) -> Finding:
+    if found.severity not in get_args(Severity) or found.basis not in get_args(Basis) or not 0 <= found.count < 2**32:
+        raise ValueError("a finding has a severity, basis or count that is none")
     ids = [step.span_id for step in trace.steps]
     return Finding(
         trace=number,
