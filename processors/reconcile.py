@@ -403,6 +403,7 @@ def summarise(spans: pa.RecordBatch, decision: Decision) -> pa.RecordBatch:
         # filled in by whoever looks for failures
         "findings": arrow.array([[]] * len(begin), pa.list_(pa.utf8())),
         "finding_severity": arrow.Array.dictionary_encode(arrow.array([""] * len(begin), pa.utf8())),
+        "partial": arrow.Array.dictionary_encode(arrow.array([""] * len(begin), pa.utf8())),
         "day": arrow.array(np.clip(day, 0, _DAYS_MAX).astype(np.int32)).cast(pa.date32()),
         "received_at": arrow.array(received).cast(TRACES.arrow.field("received_at").type),
         "version": arrow.array(np.zeros(len(begin), dtype=np.uint64)),

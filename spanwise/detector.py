@@ -283,6 +283,14 @@ class Detector:
                 found.append((key, int(rows["start"].min()), int(rows["end"].max())))
         return found
 
+    def let_go(self, key: Key) -> None:
+        """Look at a trace no more until it is decided."""
+        self._forget(key)
+
+    def stored(self, keys: Iterable[Key]) -> Mapping[Key, Summary]:
+        """What the store has of traces that are not examined now, of those with findings."""
+        return {key: _summary(of) for key, of in self._stored(list(keys)).items() if of}
+
     def look(self, keys: Iterable[Key]) -> None:
         """Examine open traces from memory."""
         traces = {key: self._open[key] for key in keys if key in self._open}

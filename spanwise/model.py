@@ -405,6 +405,11 @@ TRACES: Final = Table(
             "Failure signatures found, `signature` or `signature.kind`, sorted. The rows are in `findings`.",
         ),
         _lc("finding_severity", "The worst of them: info, warning, high or critical; '' for none."),
+        _lc(
+            "partial",
+            "'' for a trace that was decided as a whole. `oversized` or `failed`: its figures are sums of its spans as "
+            "they were stored, see docs/usage-scope.md.",
+        ),
         _DAY,
         _RECEIVED,
         Column("version", "UInt64", pa.uint64(), "Grows with every recount.", "ZSTD(1)"),

@@ -6,6 +6,11 @@ of random trace ids a second in a large table would cost more than storing them.
 
 After a crash nothing is lost: the journal keeps, together with the rows it forgets, how far back something may still be
 dirty, and everything received since is decided again, which changes nothing where it had been decided before.
+
+Two kinds of traces are set aside, so that no other trace waits for them. One whose decision fails, whatever the reason
+but a store that is away, is found by deciding halves of its round, and tried again alone after growing pauses. One with
+more spans than fit into memory is not decided any more. Of both the store adds up what it has, and the summary says so
+in `partial`: there a failed one is found again after a restart, and so neither holds the watermark back.
 """
 
 from __future__ import annotations
@@ -14,8 +19,10 @@ import hashlib
 import re
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -55,10 +62,11 @@ from processors.reconcile import (
     next_version,
     summarise,
 )
-from spanwise.model import CONTENT, LOG_EVENTS, SPANS
+from spanwise.halving import culprits
+from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TRACES
 from spanwise.refingerprint import Refingerprint
 from spanwise.stage import Processor
-from spanwise.store import load_sql
+from spanwise.store import StoreError, load_sql
 
 log = structlog.get_logger(__name__)
 
@@ -81,12 +89,24 @@ _NARROW_SQL: Final = {
     "attribute_count": "toInt32(length(attribute_types)) AS attribute_count",
     "content_count": "toInt32(length(content)) AS content_count",
 }
+_NOT_ADDED: Final = ("tenant", "trace_id", "work", "findings", "finding_severity", "partial", "version")
+"""Columns of `traces` that are no sums."""
 _HEX_LIST: Final = re.compile("[0-9a-f,]*")
 _CALL_SCHEMA: Final = pa.schema(
     [("tenant", pa.utf8()), ("trace_id", pa.utf8()), ("key", pa.utf8()), ("sure", arrow.bool_())]
 )
 _PARTNERS_MAX: Final = 1_000
 """A scripted model server may answer every call with one id."""
+
+OVERSIZED: Final = "oversized"
+FAILED: Final = "failed"
+_TRIES_PER_ROUND: Final = 200
+"""Parts of a round that failed which are tried in search of the traces to blame: about a dozen for each of them."""
+_DOUBTFUL_ROUNDS: Final = 3
+"""Rounds that fail one after the other before a trace may be to blame for an error that is mostly the store's."""
+_NEVER: Final = float("inf")
+_WORK_MAX: Final = 10_000
+"""Elements of `work` of a trace that the store adds up."""
 
 
 class ReconcilerConfig(BaseModel):
@@ -111,6 +131,15 @@ class ReconcilerConfig(BaseModel):
     recent_calls_s: float = Field(120.0, ge=0, description="How long a model call is remembered for that.")
     records_max: int = Field(10_000, ge=1, description="Log records without a trace that wait for their trace at once.")
     retry_max_s: float = Field(30.0, ge=0.1, description="Longest pause after rounds that failed.")
+    spans_per_trace_max: int = Field(
+        200_000, ge=1, description="A trace with more spans is not read back: its summary says `oversized`."
+    )
+    aside_traces_max: int = Field(
+        1_000, ge=1, description="Traces remembered that cannot be decided, or are oversized and go on."
+    )
+    aside_max_s: float = Field(
+        600.0, ge=1, description="Longest pause between two attempts to decide or add up one of these."
+    )
 
 
 class Reader(Protocol):
@@ -133,6 +162,8 @@ class Detection(Protocol):
     def due(self) -> list[_Key]: ...
     def ending(self) -> list[tuple[_Key, int, int]]: ...
     def look(self, keys: Iterable[_Key]) -> None: ...
+    def let_go(self, key: _Key) -> None: ...
+    def stored(self, keys: Iterable[_Key]) -> Mapping[_Key, Found]: ...
     def decided(
         self, keys: Iterable[_Key], known_before: Iterable[_Key], rows: pa.RecordBatch
     ) -> Mapping[_Key, Found]: ...
@@ -208,6 +239,16 @@ class ReconcilerStats:
     unjoined: int
     failures: int
     seconds: float
+    failed: int
+    """Traces that could not be decided and wait to be tried again."""
+    oversized: int
+    """Traces with too many spans to be decided that went on lately."""
+    failed_attempts: int
+    """Attempts to decide a trace that failed because of that trace."""
+    added_up: int
+    """Summaries added up by the store because their trace is oversized."""
+    aside_overflows: int
+    """Failed traces there was no room for: they are found again in the store."""
 
 
 _Key = tuple[str, str]
@@ -224,8 +265,23 @@ class _Dirty:
     read: bool
     """The store may have rows of it that memory does not have."""
     touches: int = 1
+    since_ms: int = _TIME_MAX
+    """Earliest receipt of what came since a round began that decides it."""
     found: bool = False
     """Found in the store again: what was corrected of it may not have been told to `recount`."""
+
+
+@dataclass(slots=True)
+class _Aside:
+    """A trace that no round takes along."""
+
+    entry: _Dirty
+    reason: str
+    tried_s: float
+    wait_s: float
+    """New spans wait at least this long after the last attempt."""
+    due_s: float
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -238,6 +294,9 @@ class _Counts:
     unjoined: int = 0
     failures: int = 0
     seconds: float = 0.0
+    failed_attempts: int = 0
+    added_up: int = 0
+    aside_overflows: int = 0
 
 
 class _Record(NamedTuple):
@@ -250,11 +309,23 @@ class _Record(NamedTuple):
     received_ms: int
 
 
+class _Range(NamedTuple):
+    """A trace to be found in the store."""
+
+    key: _Key
+    received_ms: int
+    low_ns: int
+    high_ns: int
+    rows: int
+    """At least so many of it are there."""
+
+
 class _Known(NamedTuple):
     low_ns: int
     high_ns: int
     version: int
     day: int
+    spans: int
 
 
 @dataclass(slots=True)
@@ -265,6 +336,16 @@ class _Round:
     rows: list[pa.RecordBatch] = field(default_factory=list)
     touches: dict[_Key, int] = field(default_factory=dict)
     """How often each had been touched when the round began."""
+
+    def take(self, key: _Key, entry: _Dirty) -> None:
+        self.keys[key] = entry
+        self.touches[key] = entry.touches
+        entry.since_ms = _TIME_MAX
+
+    def part(self, keys: Iterable[_Key]) -> _Round:
+        """Some of the traces, without their rows: those are gone from memory."""
+        some = {key: self.keys[key] for key in keys}
+        return _Round(some, touches={key: self.touches[key] for key in some})
 
 
 class Reconciler:
@@ -307,6 +388,10 @@ class Reconciler:
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
         self._dirty: dict[_Key, _Dirty] = {}
+        self._aside: dict[_Key, _Aside] = {}
+        self._aside_more = True
+        """The store may know of failed traces that memory does not have."""
+        self._failed_rounds = 0
         self._cache: list[pa.RecordBatch] = []
         self._cached_rows = 0
         self._calls = _RecentCalls(self._config)
@@ -334,12 +419,14 @@ class Reconciler:
             self._overflow_ms = since_ms if self._overflow_ms is None else min(self._overflow_ms, since_ms)
             known = self._records_since_ms
             self._records_since_ms = since_ms if known is None else min(known, since_ms)
+            self._aside_more = True
             self._note()
 
     def release(self) -> None:
         """Forget what is dirty: its partitions go to another worker, which finds it in the store."""
         with self._lock:
             self._dirty.clear()
+            self._aside.clear()
             self._cache.clear()
             self._cached_rows = 0
             self._forget_arrived()
@@ -370,6 +457,11 @@ class Reconciler:
                 unjoined=counts.unjoined,
                 failures=counts.failures,
                 seconds=counts.seconds,
+                failed=sum(aside.reason == FAILED for aside in self._aside.values()),
+                oversized=sum(aside.reason == OVERSIZED for aside in self._aside.values()),
+                failed_attempts=counts.failed_attempts,
+                added_up=counts.added_up,
+                aside_overflows=counts.aside_overflows,
             )
 
     # What arrives
@@ -395,10 +487,16 @@ class Reconciler:
 
     def _touch(self, key: _Key, now: float, received: int, low: int, high: int, rows: int, *, read: bool) -> None:
         entry = self._dirty.get(key)
+        if entry is None and (aside := self._aside.get(key)) is not None:
+            entry = aside.entry
+            if aside.due_s == _NEVER:
+                entry.received_ms = received
+            aside.due_s = min(aside.due_s, max(now + self._config.quiet_s, aside.tried_s + aside.wait_s))
         if entry is not None:
             entry.last_s = now
             entry.touches += 1
             entry.received_ms = min(entry.received_ms, received)
+            entry.since_ms = min(entry.since_ms, received)
             entry.low_ns, entry.high_ns = min(entry.low_ns, low), max(entry.high_ns, high)
             entry.rows += rows
             entry.read |= read
@@ -441,6 +539,9 @@ class Reconciler:
     def _note(self) -> None:
         """How far back something may be dirty. Durable together with the range whose rows it is about."""
         oldest = min((entry.received_ms for entry in self._dirty.values()), default=self._latest_ms)
+        # failed ones are found in the store; of an oversized one that waits to be added up only the journal can tell
+        waiting = (one for one in self._aside.values() if one.reason == OVERSIZED and one.due_s < _NEVER)
+        oldest = min([oldest, *(one.entry.received_ms for one in waiting)])
         if self._spilled_ms is not None:
             oldest = min(oldest, self._spilled_ms)
         if self._records_since_ms is not None:
@@ -466,6 +567,15 @@ class Reconciler:
 
     def tick(self) -> int:
         """One round: decide what is due. Returns the number of traces; raises what the store raises."""
+        try:
+            decided = self._tick()
+        except Exception:
+            self._failed_rounds += 1
+            raise
+        self._failed_rounds = 0
+        return decided
+
+    def _tick(self) -> int:
         started = self._clock()
         term = self._territory.term()
         if term is None:
@@ -473,26 +583,163 @@ class Reconciler:
         self._let_go()
         if not self._warm:
             self._warm_up()
+        self._find_failed()
         self._find_spilled()
         self._find_of_records()
         self._detect()
-        chosen = self._choose()
-        if not chosen.keys:
-            return 0
+        decided = 0
+        try:
+            chosen = self._choose()
+            if chosen.keys:
+                decided += self._round(chosen, term)
+            decided += self._try_aside(term)
+        except _MovedError:
+            return decided
+        if decided:
+            seconds = self._clock() - started
+            with self._lock:
+                self._counts.seconds += seconds
+                self._note()
+            self._observer.reconciled(decided, seconds)
+        return decided
+
+    def _round(self, chosen: _Round, term: int) -> int:
         try:
             self._decide(chosen, term)
-        except _MovedError:
+        except BaseException as error:
             self._give_back(chosen)
-            return 0
-        except BaseException:
-            self._give_back(chosen)
-            raise
-        seconds = self._clock() - started
-        with self._lock:
-            self._counts.seconds += seconds
-            self._note()
-        self._observer.reconciled(len(chosen.keys), seconds)
+            if not isinstance(error, Exception) or not self._is_of_traces(error):
+                raise
+            return self._isolate(chosen, term, error)
         return len(chosen.keys)
+
+    def _is_of_traces(self, error: Exception) -> bool:
+        """Whether an error may be the fault of a trace. Else the store is away, or will not be asked now."""
+        if isinstance(error, (_MovedError, OSError)):
+            return False
+        if isinstance(error, StoreError) and not error.permanent:
+            return self._failed_rounds >= _DOUBTFUL_ROUNDS and bool(error.code)
+        return True
+
+    def _isolate(self, chosen: _Round, term: int, error: Exception) -> int:
+        """Decide a round that failed in parts, and set aside the traces that fail alone."""
+        decided: list[_Key] = []
+        again: list[_Key] = []
+
+        def attempt(keys: Sequence[_Key]) -> None:
+            if self._stop.is_set():
+                raise _MovedError
+            spans = self._decide(chosen.part(keys), term)
+            decided.extend(keys)
+            with self._lock:
+                if spans.num_rows and self._calls.partners([spans], set(keys), self._clock()):
+                    again.extend(keys)
+
+        blamed = {next(iter(chosen.keys)): error}
+        left: list[_Key] = []
+        if len(chosen.keys) > 1:
+            blamed, left = culprits(chosen.keys, attempt, tries=_TRIES_PER_ROUND, is_of_items=self._is_of_traces)
+        if isinstance(error, StoreError) and not error.permanent and not decided:
+            raise error  # whatever is asked of it fails: it is the store
+        for key, reason in blamed.items():
+            self._set_aside(key, chosen.keys[key], reason, term)
+        if blamed:
+            with self._lock:  # two reports of one call are compared only by a round that has both
+                for key in again:
+                    if key not in self._aside:
+                        self._dirty.setdefault(key, chosen.keys[key])
+        if left:
+            raise error
+        return len(decided)
+
+    def _set_aside(self, key: _Key, entry: _Dirty, error: Exception, term: int) -> None:
+        """Try a trace again later, alone. Once the store says that it failed, nothing else has to remember it."""
+        self._mark(key, entry, term)
+        with self._lock:
+            now = self._clock()
+            known = self._aside.pop(key, None)
+            if known is None and self._dirty.pop(key, None) is None:
+                return  # released
+            self._counts.failed_attempts += 1
+            failures = known.failures + 1 if known is not None else 1
+            wait_s = self._aside_s(1)
+            pause_s = self._aside_s(2.0 ** min(failures - 1, 30))
+            if known is not None or len(self._aside) < self._config.aside_traces_max:
+                self._aside[key] = _Aside(entry, FAILED, now, wait_s, now + pause_s, failures)
+            else:
+                self._counts.aside_overflows += 1
+                self._aside_more = True
+            self._note()
+        log.error(
+            "trace_set_aside",
+            tenant=key[0],
+            trace_id=key[1],
+            error=type(error).__name__,
+            where=_place(error),
+            failures=failures,
+            retry_in_s=round(pause_s, 1),
+        )
+
+    def _mark(self, key: _Key, entry: _Dirty, term: int) -> None:
+        try:
+            self._add_up(key, entry, FAILED, term)
+        except Exception as error:
+            if not self._is_of_traces(error):
+                raise
+            log.error("trace_not_marked", tenant=key[0], trace_id=key[1], error=type(error).__name__)
+
+    def _try_aside(self, term: int) -> int:
+        """Take up one trace that was set aside, alone."""
+        with self._lock:
+            now = self._clock()
+            over_s = now - self._config.aside_max_s
+            for key in [key for key, one in self._aside.items() if one.due_s == _NEVER and one.tried_s < over_s]:
+                del self._aside[key]  # oversized, and nothing came for it since
+            due = [(aside.due_s, key) for key, aside in self._aside.items() if aside.due_s <= now]
+            if not due:
+                return 0
+            key = min(due)[1]
+            entry = self._aside[key].entry
+            entry.read = True
+            chosen = _Round({})
+            chosen.take(key, entry)
+            self._take_rows(chosen, chosen.keys)
+        try:
+            self._decide(chosen, term)
+        except Exception as error:
+            away = isinstance(error, OSError) or (isinstance(error, StoreError) and not error.code)
+            if away or isinstance(error, _MovedError):
+                raise
+            self._set_aside(key, entry, error, term)
+            return 0
+        return 1
+
+    def _find_failed(self) -> None:
+        """Take up traces from the store that were set aside before the program started, or for want of room."""
+        most = self._config.aside_traces_max
+        with self._lock:
+            if not self._aside_more or len(self._aside) > most // 2:
+                return
+            self._aside_more = False
+        try:
+            found = self._queries.failed(10 * most)  # among them those of others
+        except BaseException:
+            self._aside_more = True
+            raise
+        ours = self._territory.owned([one.key[1] for one in found])
+        with self._lock:
+            now = self._clock()
+            for one, mine in zip(found, ours, strict=True):
+                if not mine or one.key in self._aside or one.key in self._dirty:
+                    continue
+                if len(self._aside) >= most:
+                    self._aside_more = True
+                    break
+                entry = _Dirty(now, now, *one[1:], read=True, found=True)
+                self._aside[one.key] = _Aside(entry, FAILED, now, self._aside_s(1), now)
+
+    def _aside_s(self, times: float) -> float:
+        return min(max(self._config.dirty_max_s, 1.0) * max(times, 1.0), self._config.aside_max_s)
 
     def _let_go(self) -> None:
         with self._lock:
@@ -511,14 +758,36 @@ class Reconciler:
         with self._lock:
             arrived, self._arrived = self._arrived, []
             self._arrived_rows = 0
-        for rows in arrived:
-            self._detector.arrived(rows)
-        self._detector.look(self._detector.due())
+        try:
+            for rows in arrived:
+                self._detector.arrived(rows)
+        except BaseException:
+            self._released = True  # it has missed some: decisions read them from the store
+            raise
+        self._look(self._detector)
         ending = self._detector.ending()
         with self._lock:
             now = self._clock()
             for key, low, high in ending:
                 self._touch(key, now - self._config.quiet_s, self._latest_ms, low, high, 0, read=True)
+
+    def _look(self, detector: Detection) -> None:
+        due = detector.due()
+        try:
+            detector.look(due)
+        except Exception as error:
+            if not due or not self._is_of_traces(error):
+                raise
+            blamed, _ = culprits(due, detector.look, tries=_TRIES_PER_ROUND, is_of_items=self._is_of_traces)
+            for key, reason in blamed.items():
+                detector.let_go(key)  # until it is decided
+                log.error(
+                    "trace_not_examined",
+                    tenant=key[0],
+                    trace_id=key[1],
+                    error=type(reason).__name__,
+                    where=_place(reason),
+                )
 
     def _warm_up(self) -> None:
         has_logs, has_loose = self._queries.has_logs()
@@ -542,16 +811,16 @@ class Reconciler:
         found = self._queries.since(since, most)
         with self._lock:
             now = self._clock()
-            self._spilled_ms = max(received for _, received, _, _ in found) + 1 if len(found) >= most else None
+            self._spilled_ms = max(one.received_ms for one in found) + 1 if len(found) >= most else None
             if self._overflow_ms is not None:
                 self._spilled_ms = min(self._overflow_ms, self._spilled_ms or self._overflow_ms)
-            ours = self._territory.owned([trace for (_, trace), *_ in found])
-            for (key, received, low, high), mine in zip(found, ours, strict=True):
+            ours = self._territory.owned([one.key[1] for one in found])
+            for one, mine in zip(found, ours, strict=True):
                 if mine:
-                    self._touch(key, now - self._config.quiet_s, received, low, high, 0, read=True)
-                    if key in self._dirty:
-                        self._dirty[key].found = True
-                self._latest_ms = max(self._latest_ms, received)
+                    self._touch(one.key, now - self._config.quiet_s, *one[1:], read=True)
+                    if one.key in self._dirty:
+                        self._dirty[one.key].found = True
+                self._latest_ms = max(self._latest_ms, one.received_ms)
 
     def _find_of_records(self) -> None:
         with self._lock:
@@ -559,15 +828,30 @@ class Reconciler:
             records = list(self._records)
         if since is not None:
             records += self._queries.records_since(since, self._config.records_max)
-        found = self._queries.of_records(records, self._config.traces_per_round)
+        found = self._of_records(records)
         with self._lock:
             now = self._clock()
             if self._records_since_ms == since:
                 self._records_since_ms = None
             done = set(records)
             self._records = [record for record in self._records if record not in done]
-            for key, received, low, high in found:
-                self._touch(key, now, received, low, high, 0, read=True)
+            for one in found:
+                self._touch(one.key, now, *one[1:], read=True)
+
+    def _of_records(self, records: Sequence[_Record]) -> list[_Range]:
+        found: list[_Range] = []
+
+        def attempt(some: Sequence[_Record]) -> None:
+            found.extend(self._queries.of_records(some, self._config.traces_per_round))
+
+        try:
+            attempt(records)
+        except Exception as error:
+            if not records or not self._is_of_traces(error):
+                raise
+            blamed, _ = culprits(records, attempt, tries=_TRIES_PER_ROUND, is_of_items=self._is_of_traces)
+            log.error("records_not_joined", records=len(blamed), error=type(error).__name__, where=_place(error))
+        return found
 
     def _choose(self) -> _Round:
         config = self._config
@@ -591,6 +875,8 @@ class Reconciler:
             partners = self._calls.partners(chosen.rows, set(keys), now)
             late = {}
             for key, low, high in partners:
+                if key in self._aside:
+                    continue
                 entry = self._dirty.get(key) or _Dirty(now, now, self._latest_ms, low, high, 0, read=True)
                 late[key] = entry
             self._take_rows(chosen, late)
@@ -600,7 +886,7 @@ class Reconciler:
                 self._dirty.pop(key, None)
                 self._dirty[key] = entry
                 entry.first_s = entry.last_s = now
-                chosen.touches[key] = entry.touches
+                chosen.take(key, entry)
             return chosen
 
     def _take_rows(self, chosen: _Round, keys: Mapping[_Key, _Dirty]) -> None:
@@ -626,10 +912,11 @@ class Reconciler:
             for key in chosen.keys & self._dirty.keys():
                 self._dirty[key].read = True
 
-    def _decide(self, chosen: _Round, term: int) -> None:
+    def _decide(self, chosen: _Round, term: int) -> pa.RecordBatch:
+        """Decide the traces of a round. Returns their rows, without those of traces that are oversized."""
         began_ms = self._wall_ns() // 10**6
         known = self._queries.known(chosen.keys)
-        spans = self._rows_of(chosen, known)
+        spans, oversized = self._rows_of(chosen, known)
         corrections = 0
         if spans.num_rows:
             spans, whole = self._with_logs(spans)
@@ -637,37 +924,94 @@ class Reconciler:
             self._still(term)
             corrections = self._correct(spans, decision, whole)
             self._recount_found(chosen, spans)
+            keys = chosen.keys.keys() - oversized.keys()
             # a summary comes after the findings: without one there may be findings of a program that died in between
-            before = known.keys() | {key for key, entry in chosen.keys.items() if entry.read}
-            found = self._detector.decided(chosen.keys, before, spans) if self._detector is not None else {}
+            before = keys & (known.keys() | {key for key in keys if chosen.keys[key].read})
+            found = self._detector.decided(keys, before, spans) if self._detector is not None else {}
             self._still(term)
             self._summarise(spans, decision, known, found, began_ms)
+        for key in oversized:
+            oversized[key] = max(oversized[key], self._add_up(key, chosen.keys[key], OVERSIZED, term, known.get(key)))
         with self._lock:
-            for key, touches in chosen.touches.items():
-                entry = self._dirty.get(key)
-                if entry is not None and entry.touches == touches:
-                    del self._dirty[key]
+            self._finished(chosen, oversized)
             self._counts.traces += len(chosen.keys)
             self._counts.rows += spans.num_rows
             self._counts.corrections += corrections
+            self._counts.added_up += len(oversized)
+        return spans
 
-    def _rows_of(self, chosen: _Round, known: Mapping[_Key, _Known]) -> pa.RecordBatch:
+    def _finished(self, chosen: _Round, oversized: Mapping[_Key, int]) -> None:
+        """What was touched meanwhile stays dirty; an oversized trace is added up the more seldom the larger it is."""
+        config = self._config
+        now = self._clock()
+        for key, touches in chosen.touches.items():
+            aside = self._aside.pop(key, None)
+            entry = self._dirty.pop(key, None) or (aside.entry if aside is not None else None)
+            if entry is None:
+                continue  # released
+            again = entry.touches != touches
+            if again:
+                entry.received_ms = entry.since_ms
+            if key in oversized and len(self._aside) < config.aside_traces_max:
+                wait_s = self._aside_s(oversized[key] / config.spans_per_trace_max)
+                self._aside[key] = _Aside(entry, OVERSIZED, now, wait_s, now + wait_s if again else _NEVER)
+            elif again:
+                self._dirty[key] = entry
+
+    def _rows_of(self, chosen: _Round, known: Mapping[_Key, _Known]) -> tuple[pa.RecordBatch, dict[_Key, int]]:
+        """The rows of the traces, and which of these are oversized with how many spans, or at least so many."""
+        most = self._config.spans_per_trace_max
+        # spans only become more: what was oversized is not read to find out that it still is
+        oversized = {key: one.spans for key, one in known.items() if one.spans > most}
         read = {
             key: (min(entry.low_ns, known[key].low_ns), max(entry.high_ns, known[key].high_ns))
             if key in known
             else (entry.low_ns, entry.high_ns)
             for key, entry in chosen.keys.items()
-            if entry.read or key in known
+            if (entry.read or key in known) and key not in oversized
         }
         parts = []
         if chosen.rows:
             held = together(chosen.rows, NARROW)
-            again = pa.array([f"{tenant}\n{trace}" for tenant, trace in read], pa.utf8())
+            again = pa.array([f"{tenant}\n{trace}" for tenant, trace in [*read, *oversized]], pa.utf8())
             parts.append(held.filter(compute.invert(compute.is_in(_joined(held), value_set=again))))
         with self._lock:
             self._counts.read_back += len(read)
-        parts += self._queries.spans(read)
-        return latest(together(parts, NARROW))
+        parts += self._queries.spans(read, most + 1)
+        rows = latest(together(parts, NARROW))
+        if rows.num_rows > most:
+            codes = dense(encode(_joined(rows))[0])
+            large = np.bincount(codes) > most
+            if large.any():
+                oversized |= dict.fromkeys(_keys(rows.filter(pa.array(large[codes]))), most + 1)
+                rows = rows.filter(pa.array(~large[codes]))
+        return rows, oversized
+
+    def _add_up(self, key: _Key, entry: _Dirty, reason: str, term: int, known: _Known | None = None) -> int:
+        """Store a summary of what the store has, of a trace that is not decided. Returns the number of its spans."""
+        began_ms = self._wall_ns() // 10**6
+        known = known or self._queries.known([key]).get(key)
+        low = min(entry.low_ns, known.low_ns) if known else entry.low_ns
+        high = max(entry.high_ns, known.high_ns) if known else entry.high_ns
+        traces = self._queries.sums(key, low, high)
+        if traces.num_rows == 0:
+            return 0
+        columns = {
+            "partial": pa.array([reason]).dictionary_encode(),
+            "version": pa.array([max(known.version + 1, began_ms) if known else began_ms], pa.uint64()),
+        }
+        if known:
+            columns["day"] = arrow.array([known.day], pa.int32()).cast(pa.date32())
+        if self._detector is not None:
+            self._detector.let_go(key)
+            if found := self._detector.stored([key]).get(key):
+                columns["findings"] = pa.array([found.findings], pa.list_(pa.utf8()))
+                columns["finding_severity"] = pa.array([found.severity]).dictionary_encode()
+        self._still(term)
+        traces = replaced(traces, columns)
+        self._sink.write_traces(traces, _token("traces", traces, ("tenant", "trace_id", "version")))
+        spans: int = traces.column("span_count")[0].as_py()
+        return spans
 
     def _recount_found(self, chosen: _Round, spans: pa.RecordBatch) -> None:
         """Whoever stopped after storing a correction may not have told of it."""
@@ -871,15 +1215,15 @@ class _Queries:
             for row in self._read("reconcile_known", _tenants(some), ids=_traces(some)).to_pylist():
                 key = (row["tenant"], row["trace_id"])
                 if key in wanted:
-                    found[key] = _Known(row["low"], row["high"], row["version"], row["day"])
+                    found[key] = _Known(row["low"], row["high"], row["version"], row["day"], row["spans"])
         return found
 
-    def spans(self, ranges: Mapping[_Key, tuple[int, int]]) -> Iterator[pa.RecordBatch]:
-        """Rows of `NARROW` of some traces, each looked for in its range of start times."""
+    def spans(self, ranges: Mapping[_Key, tuple[int, int]], most: int) -> Iterator[pa.RecordBatch]:
+        """Rows of `NARROW` of some traces, at most so many of each, each looked for in its range of start times."""
         columns = ", ".join(_NARROW_SQL.get(name, name) for name in NARROW.names)
         by_time = sorted(ranges, key=lambda key: ranges[key])
         for some in _chunks(by_time):
-            params = _tenants(some) | self._between(ranges[key] for key in some)
+            params = _tenants(some) | self._between(ranges[key] for key in some) | {"most": most}
             found = _one(self._read("reconcile_spans", params, columns=columns, schema=NARROW, ids=_traces(some)))
             wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in some])
             yield found.filter(compute.is_in(_joined(found), value_set=wanted))
@@ -896,8 +1240,31 @@ class _Queries:
             parts.append(_one(self._read("reconcile_rows", params, columns=columns, schema=SPANS.arrow, ids=ids)))
         return together(parts, SPANS.arrow)
 
-    def since(self, received_ms: int, most: int) -> list[tuple[_Key, int, int, int]]:
+    def since(self, received_ms: int, most: int) -> list[_Range]:
         return _ranges(self._read("reconcile_since", {"since": received_ms, "most": most}))
+
+    def failed(self, most: int) -> list[_Range]:
+        """Traces whose summary says that they could not be decided."""
+        return _ranges(self._read("reconcile_failed", {"most": most}))
+
+    def sums(self, key: _Key, low: int, high: int) -> pa.RecordBatch:
+        """A row of `traces`, `version` 0, with what the spans of a trace add up to as they are stored; or none."""
+        params = {"tenant": key[0], "trace": key[1], **self._between([(low, high)])}
+        added = pa.schema([TRACES.arrow.field(name) for name in TRACES.names if name not in _NOT_ADDED])
+        sums = _one(self._read("reconcile_sums", params, schema=added))
+        fields = TRACES.arrow.field("work").type.value_type
+        work = _one(self._read("reconcile_work", params | {"most": _WORK_MAX}, schema=pa.schema(list(fields))))
+        columns = {name: sums.column(name) for name in added.names} | {
+            "tenant": pa.array([key[0]]).dictionary_encode(),
+            "trace_id": pa.array([key[1]]),
+            "work": arrow.ListArray.from_arrays([0, work.num_rows], work.to_struct_array()),
+            "findings": pa.array([[]], pa.list_(pa.utf8())),
+            "finding_severity": pa.array([""]).dictionary_encode(),
+            "partial": pa.array([""]).dictionary_encode(),
+            "version": pa.array([0], pa.uint64()),
+        }
+        found = pa.RecordBatch.from_arrays([columns[name] for name in TRACES.names], schema=TRACES.arrow)
+        return found if sums.num_rows else found.slice(0, 0)
 
     def calls(self, received_ms: int, most: int) -> pa.RecordBatch:
         columns = ", ".join(_NARROW_SQL.get(name, name) for name in NARROW.names)
@@ -937,7 +1304,7 @@ class _Queries:
         rows = self._read("reconcile_records_since", {"since": received_ms, "most": most}).to_pylist()
         return [_Record(*(row[name] for name in _Record._fields)) for row in rows]
 
-    def of_records(self, records: Sequence[_Record], most: int) -> list[tuple[_Key, int, int, int]]:
+    def of_records(self, records: Sequence[_Record], most: int) -> list[_Range]:
         found = []
         for some in _chunks(records, _IDS_PER_QUERY // 10):
             times = [record.at_ns for record in some]
@@ -994,18 +1361,24 @@ class _Queries:
         ids: Mapping[str, Sequence[str]] | None = None,
     ) -> pa.Table:
         """Run a query. `ids` are lists of hex digits, each written into its text as one literal: quoting and parsing
-        thousands of them takes longer than looking them up."""
+        thousands of them takes longer than looking them up. Only what is none, written by somebody else, is quoted."""
         sql = load_sql("spanwise", name).replace("{columns}", columns)
+        params = dict(params)
         for place, values in (ids or {}).items():
-            sql = sql.replace(f"{{{place}}}", f"SELECT arrayJoin(splitByChar(',', '{_hex_list(values)}'))")
+            text = ",".join(values)
+            if _HEX_LIST.fullmatch(text):
+                list_ = f"splitByChar(',', '{text}')"
+            else:
+                list_ = f"{{{place}:Array(String)}}"
+                params[place] = list(values)
+            sql = sql.replace(f"{{{place}}}", f"SELECT arrayJoin({list_})")
         return self._store.read_arrow(sql, params, schema=schema)
 
 
-def _hex_list(ids: Sequence[str]) -> str:
-    text = ",".join(ids)
-    if not _HEX_LIST.fullmatch(text):
-        raise ValueError("an id in the store is not made of hex digits")
-    return text
+def _place(error: Exception) -> str:
+    """Where it was raised. Its text may hold what was sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _touches(rows: pa.RecordBatch, time: str) -> Iterator[tuple[_Key, int, int, int, int]]:
@@ -1027,8 +1400,11 @@ def _touches(rows: pa.RecordBatch, time: str) -> Iterator[tuple[_Key, int, int, 
         yield (str(tenant), str(trace)), received, low, high, count
 
 
-def _ranges(table: pa.Table) -> list[tuple[_Key, int, int, int]]:
-    return [((row["tenant"], row["trace_id"]), row["received"], row["low"], row["high"]) for row in table.to_pylist()]
+def _ranges(table: pa.Table) -> list[_Range]:
+    return [
+        _Range((row["tenant"], row["trace_id"]), row["received"], row["low"], row["high"], row["rows"])
+        for row in table.to_pylist()
+    ]
 
 
 def _one(table: pa.Table) -> pa.RecordBatch:

@@ -4,7 +4,8 @@ SELECT
     trace_id,
     toUnixTimestamp64Milli(min(received_at)) AS received,
     toUnixTimestamp64Nano(min(start_time)) AS low,
-    toUnixTimestamp64Nano(max(start_time)) AS high
+    toUnixTimestamp64Nano(max(start_time)) AS high,
+    count() AS rows
 FROM spans
 WHERE tenant IN ({tenants:Array(String)})
   AND start_time BETWEEN fromUnixTimestamp64Nano({low:Int64}) AND fromUnixTimestamp64Nano({high:Int64})

@@ -4,7 +4,8 @@ SELECT
     trace_id,
     toUnixTimestamp64Milli(min(received_at)) AS received,
     toUnixTimestamp64Nano(min(at)) AS low,
-    toUnixTimestamp64Nano(max(at)) AS high
+    toUnixTimestamp64Nano(max(at)) AS high,
+    count() AS rows
 FROM
 (
     SELECT tenant, trace_id, received_at, start_time AS at FROM spans

@@ -177,6 +177,13 @@ _RECONCILER: Final = (
     _counter("corrections", "reconcile_corrected_spans", "Spans stored again with a correction."),
     _counter("joined", "reconcile_joined_logs", "Log records joined to a span, whenever their trace was decided."),
     _counter("unjoined", "reconcile_unjoined_logs", "Log records no span was found for when their trace was decided."),
+    _gauge("failed", "reconcile_failed_traces", "Traces that cannot be decided; each is tried again alone."),
+    _gauge("oversized", "reconcile_oversized_traces", "Traces that go on with more spans than are decided."),
+    _counter("failed_attempts", "reconcile_failed_attempts", "Attempts that failed because of one trace."),
+    _counter("added_up", "reconcile_added_up_traces", "Oversized traces added up by the store, each time."),
+    _counter(
+        "aside_overflows", "reconcile_aside_overflows", "Failed traces there was no room for; they are found again."
+    ),
 )
 _DETECTOR: Final = (
     _gauge("open_traces", "detect_open_traces", "Traces whose steps are held in memory."),
