@@ -193,8 +193,13 @@ INGESTION: Final = Dashboard(
                 ),
                 metric(
                     "Traces waiting for a decision",
-                    "Traces to be reconciled: usage scope, log joins, findings, summary.",
-                    {"waiting": _now("spanwise_reconcile_dirty_traces")},
+                    "Traces to be reconciled: usage scope, log joins, findings, summary. Those that cannot be decided, "
+                    "or are too large for it, are apart.",
+                    {
+                        "waiting": _now("spanwise_reconcile_dirty_traces"),
+                        "cannot be decided": _now("spanwise_reconcile_failed_traces"),
+                        "oversized": _now("spanwise_reconcile_oversized_traces"),
+                    },
                     "short",
                     width=8,
                 ),
