@@ -401,6 +401,12 @@ REFUSED = {
         "--set",
         "serviceMonitor.enabled=true,auth.apiTokens[0].key=a,auth.apiTokens[0].name=a,auth.apiTokens[0].tenant=b",
     ),
+    "run `spanwise topics create` yourself": (
+        "--values",
+        str(VALUES["fleet"]),
+        "--set",
+        "migrations.enabled=false,migrations.createTopics=true",
+    ),
     "KEDA asks the brokers too": (
         "--values",
         str(VALUES["fleet"]),

@@ -243,6 +243,9 @@ key: /etc/spanwise/{{ $folder }}/{{ $tls.keyKey }}
 {{- if and $values.worker.keda.enabled (dig "journal" "sasl" "" $config) (not $values.kafka.existingSecret) (not $values.worker.keda.authenticationRef) -}}
 {{- fail "KEDA asks the brokers too: set kafka.existingSecret, or worker.keda.authenticationRef with a TriggerAuthentication of yours" -}}
 {{- end -}}
+{{- if and $values.migrations.createTopics (not $values.migrations.enabled) -}}
+{{- fail "migrations.createTopics is done by the Job of migrations.enabled: switch that on, or run `spanwise topics create` yourself" -}}
+{{- end -}}
 {{- $partitions := dig "journal" "topics" "partitions" 12 $config | int -}}
 {{- $workers := ternary $values.worker.keda.maxReplicas $values.worker.replicaCount $values.worker.keda.enabled | int -}}
 {{- if gt $workers $partitions -}}
