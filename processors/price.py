@@ -64,7 +64,6 @@ RATE_USD_PER_MTOK_MAX: Final = 10_000
 SLOT_S: Final = 900
 """Prices that depend on the time of day change at full or half hours; some time zones make that a quarter."""
 
-CACHE_WRITE_5M: Final = "spanwise.usage.cache_write_5m.input_tokens"
 CACHE_WRITE_1H: Final = "spanwise.usage.cache_write_1h.input_tokens"
 AUDIO_INPUT: Final = "gen_ai.usage.audio.input_tokens"
 AUDIO_OUTPUT: Final = "gen_ai.usage.audio.output_tokens"

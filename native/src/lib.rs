@@ -16,7 +16,8 @@ pub mod plan;
 mod python;
 mod rows;
 pub mod split;
-pub mod testing;
+#[cfg(test)]
+mod testing;
 mod text;
 pub mod usage;
 pub mod values;

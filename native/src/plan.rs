@@ -37,10 +37,6 @@ impl PrefixSet {
             *mine |= theirs;
         }
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.0 == [0; PREFIXES_MAX / 64]
-    }
 }
 
 /// Gives every attribute key and key prefix that a table names a small number.

@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PRIVATE: Final = tuple(

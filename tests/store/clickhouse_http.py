@@ -27,7 +27,7 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import chdb
 
@@ -274,7 +274,3 @@ def _form(kind: str, body: bytes) -> dict[str, str]:
 def _text(part: EmailMessage) -> str:
     payload = part.get_payload(decode=True)
     return payload.decode() if isinstance(payload, bytes) else ""
-
-
-def connection_string(directory: str, options: dict[str, str]) -> str:
-    return f"{directory}?{urlencode(options)}"
