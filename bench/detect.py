@@ -113,7 +113,7 @@ def _state() -> None:
     # without their roots they all go on
     going_on = spans.filter(compute.not_equal(spans.column("parent_span_id"), ""))
     keys = list(dict.fromkeys(("default", str(trace)) for trace in going_on.column("trace_id").to_pylist()))
-    detector.decided(keys, [], going_on)
+    detector.decided(keys, [], going_on, 0)
     stats = detector.stats()
     each = stats.state_bytes / stats.open_traces
     room = DetectConfig().state_bytes_max / each

@@ -291,8 +291,8 @@ class Detector:
         """What the store has of traces that are not examined now, of those with findings."""
         return {key: _summary(of) for key, of in self._stored(list(keys)).items() if of}
 
-    def look(self, keys: Iterable[Key]) -> None:
-        """Examine open traces from memory."""
+    def look(self, keys: Iterable[Key], began_ms: int) -> None:
+        """Examine open traces from memory. `began_ms`: see `decided`."""
         traces = {key: self._open[key] for key in keys if key in self._open}
         if not traces:
             return
@@ -306,7 +306,7 @@ class Detector:
         for key, trace in traces.items():
             trace.written = written[key]
         try:
-            self._write(list(traces), found, written)
+            self._write(list(traces), found, written, began_ms)
         except BaseException:
             for trace in traces.values():  # what of this reached the store is not known: ask it
                 trace.written = None
@@ -314,11 +314,14 @@ class Detector:
             raise
         self._counts.seconds += self._clock() - started
 
-    def decided(self, keys: Iterable[Key], known_before: Iterable[Key], rows: pa.RecordBatch) -> Mapping[Key, Summary]:
+    def decided(
+        self, keys: Iterable[Key], known_before: Iterable[Key], rows: pa.RecordBatch, began_ms: int
+    ) -> Mapping[Key, Summary]:
         """Examine traces of which these are all rows in the store, as the reconciler decided them.
 
-        `known_before` are those that may have been examined before. Returns what to say in the summaries of those with
-        findings.
+        `known_before` are those that may have been examined before. `began_ms` is from before anything was read: who
+        was stopped since then knows less than whoever took over, and must not win by being late. Returns what to say in
+        the summaries of those with findings.
         """
         started = self._clock()
         packed = pack(rows, self._window_of)
@@ -334,7 +337,7 @@ class Detector:
         concerned = {packed.traces[finding.trace] for finding in found} | before
         written |= self._stored([key for key in concerned if key not in written and key in before])
         written |= {key: {} for key in concerned if key not in written}
-        self._write(packed.traces, found, written)
+        self._write(packed.traces, found, written, began_ms)
 
         self._open_again(packed, ended, olds, written)
         if late:
@@ -386,7 +389,13 @@ class Detector:
                     found[key][row["finding_id"]] = _written(row)
         return found
 
-    def _write(self, keys: Sequence[Key], found: Sequence[Finding], written: Mapping[Key, dict[str, _Written]]) -> None:
+    def _write(
+        self,
+        keys: Sequence[Key],
+        found: Sequence[Finding],
+        written: Mapping[Key, dict[str, _Written]],
+        began_ms: int,
+    ) -> None:
         """Store what is new, changed or gone of the traces in `written`, which says what is stored and is changed."""
         now_ms = self._wall_ns() // 10**6
         changed: list[dict[str, Any]] = []
@@ -399,7 +408,7 @@ class Detector:
             current.setdefault(keys[finding.trace], set()).add(row["finding_id"])
             before = known.get(row["finding_id"])
             row["detected_at"] = before.detected_ms if before else now_ms
-            row["version"] = max(now_ms, before.version + 1) if before else now_ms
+            row["version"] = max(began_ms, before.version + 1) if before else began_ms
             after = _written(row)
             if before is None or before.digest != after.digest:
                 known[row["finding_id"]] = after
@@ -409,7 +418,7 @@ class Detector:
             for finding_id in set(known) - current.get(key, set()):
                 gone = known.pop(finding_id)
                 self._counts.withdrawn += 1
-                changed.append({**gone.row, "withdrawn": 1, "version": max(now_ms, gone.version + 1)})
+                changed.append({**gone.row, "withdrawn": 1, "version": max(began_ms, gone.version + 1)})
         if not changed:
             return
         self._sink.write_findings(pa.RecordBatch.from_pylist(changed, schema=FINDINGS.arrow), _token(changed))

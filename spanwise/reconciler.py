@@ -161,11 +161,11 @@ class Detection(Protocol):
     def clear(self) -> None: ...
     def due(self) -> list[_Key]: ...
     def ending(self) -> list[tuple[_Key, int, int]]: ...
-    def look(self, keys: Iterable[_Key]) -> None: ...
+    def look(self, keys: Iterable[_Key], began_ms: int) -> None: ...
     def let_go(self, key: _Key) -> None: ...
     def stored(self, keys: Iterable[_Key]) -> Mapping[_Key, Found]: ...
     def decided(
-        self, keys: Iterable[_Key], known_before: Iterable[_Key], rows: pa.RecordBatch
+        self, keys: Iterable[_Key], known_before: Iterable[_Key], rows: pa.RecordBatch, began_ms: int
     ) -> Mapping[_Key, Found]: ...
 
 
@@ -392,6 +392,9 @@ class Reconciler:
         self._aside_more = True
         """The store may know of failed traces that memory does not have."""
         self._failed_rounds = 0
+        self._correcting: Mapping[_Key, _Dirty] = {}
+        self._doubtful: dict[_Key, _Dirty] = {}
+        """Traces that went while they were corrected: that may have come after what their new owner decided."""
         self._cache: list[pa.RecordBatch] = []
         self._cached_rows = 0
         self._calls = _RecentCalls(self._config)
@@ -425,6 +428,7 @@ class Reconciler:
     def release(self) -> None:
         """Forget what is dirty: its partitions go to another worker, which finds it in the store."""
         with self._lock:
+            self._doubtful.update(self._correcting)
             self._dirty.clear()
             self._aside.clear()
             self._cache.clear()
@@ -471,12 +475,16 @@ class Reconciler:
         touches = [*_touches(spans, "start_time"), *_touches(log_events, "time")]
         rows = copied(narrow(spans)) if spans.num_rows else None
         calls = _call_keys(rows) if rows is not None else None
+        ours = self._territory.owned([trace for (_, trace), *_ in touches])
         with self._lock:
             now = self._clock()
-            for key, received, low, high, count in touches:
+            for (key, received, low, high, count), mine in zip(touches, ours, strict=True):
                 self._latest_ms = max(self._latest_ms, received)
-                if key[1]:
+                if key[1] and mine:
                     self._touch(key, now, received, low, high, count, read=False)
+                elif key[1]:  # it went while these rows were being stored, and memory let go of the others
+                    around = max(low - _PARTNER_NS, 0), min(high + _PARTNER_NS, _TIME_MAX)
+                    self._touch(key, now, received, *around, count, read=True)
             if rows is not None and calls is not None:
                 self._remember(rows)
                 self._calls.add(calls, now)
@@ -577,16 +585,18 @@ class Reconciler:
 
     def _tick(self) -> int:
         started = self._clock()
+        began_ms = self._wall_ns() // 10**6
         term = self._territory.term()
         if term is None:
             return 0
         self._let_go()
+        self._take_doubtful()
         if not self._warm:
             self._warm_up()
         self._find_failed()
         self._find_spilled()
         self._find_of_records()
-        self._detect()
+        self._detect(began_ms)
         decided = 0
         try:
             chosen = self._choose()
@@ -747,11 +757,19 @@ class Reconciler:
         if released and self._detector is not None:
             self._detector.clear()
 
+    def _take_doubtful(self) -> None:
+        """Decide once more, from the store, what is no longer ours: whoever decides last has seen everything."""
+        with self._lock:
+            due_s = self._clock() - self._config.quiet_s
+            for key, entry in self._doubtful.items():
+                self._touch(key, due_s, entry.received_ms, entry.low_ns, entry.high_ns, 0, read=True)
+            self._doubtful.clear()
+
     def _still(self, term: int) -> None:
         if self._territory.term() != term:
             raise _MovedError
 
-    def _detect(self) -> None:
+    def _detect(self, began_ms: int) -> None:
         """Hand on what arrived, and look at traces that go on."""
         if self._detector is None:
             return
@@ -764,21 +782,25 @@ class Reconciler:
         except BaseException:
             self._released = True  # it has missed some: decisions read them from the store
             raise
-        self._look(self._detector)
+        self._look(self._detector, began_ms)
         ending = self._detector.ending()
         with self._lock:
             now = self._clock()
             for key, low, high in ending:
                 self._touch(key, now - self._config.quiet_s, self._latest_ms, low, high, 0, read=True)
 
-    def _look(self, detector: Detection) -> None:
+    def _look(self, detector: Detection, began_ms: int) -> None:
         due = detector.due()
+
+        def look(keys: Iterable[_Key]) -> None:
+            detector.look(keys, began_ms)
+
         try:
-            detector.look(due)
+            look(due)
         except Exception as error:
             if not due or not self._is_of_traces(error):
                 raise
-            blamed, _ = culprits(due, detector.look, tries=_TRIES_PER_ROUND, is_of_items=self._is_of_traces)
+            blamed, _ = culprits(due, look, tries=_TRIES_PER_ROUND, is_of_items=self._is_of_traces)
             for key, reason in blamed.items():
                 detector.let_go(key)  # until it is decided
                 log.error(
@@ -921,14 +943,20 @@ class Reconciler:
         if spans.num_rows:
             spans, whole = self._with_logs(spans)
             decision = decide(spans)
-            self._still(term)
+            self._correcting = chosen.keys
+            try:
+                self._still(term)
+            except _MovedError:
+                self._correcting = {}
+                raise
             corrections = self._correct(spans, decision, whole)
             self._recount_found(chosen, spans)
             keys = chosen.keys.keys() - oversized.keys()
             # a summary comes after the findings: without one there may be findings of a program that died in between
             before = keys & (known.keys() | {key for key in keys if chosen.keys[key].read})
-            found = self._detector.decided(keys, before, spans) if self._detector is not None else {}
+            found = self._detector.decided(keys, before, spans, began_ms) if self._detector is not None else {}
             self._still(term)
+            self._correcting = {}
             self._summarise(spans, decision, known, found, began_ms)
         for key in oversized:
             oversized[key] = max(oversized[key], self._add_up(key, chosen.keys[key], OVERSIZED, term, known.get(key)))
@@ -1009,7 +1037,7 @@ class Reconciler:
                 columns["finding_severity"] = pa.array([found.severity]).dictionary_encode()
         self._still(term)
         traces = replaced(traces, columns)
-        self._sink.write_traces(traces, _token("traces", traces, ("tenant", "trace_id", "version")))
+        self._sink.write_traces(traces, _token("traces", traces))
         spans: int = traces.column("span_count")[0].as_py()
         return spans
 
@@ -1072,7 +1100,7 @@ class Reconciler:
         ]
         if rows:
             adopted = pa.RecordBatch.from_pylist(rows, schema=CONTENT.arrow)
-            token = _token("content", adopted, ("tenant", "trace_id", "hash"))
+            token = _token("content", adopted)
             self._sink.write(token, together([], SPANS.arrow), adopted, together([], LOG_EVENTS.arrow))
 
     def _refingerprinted(self, joined: pa.RecordBatch) -> pa.RecordBatch:
@@ -1111,7 +1139,7 @@ class Reconciler:
         corrected = next_version(together(parts, SPANS.arrow)) if parts else None
         if corrected is None or corrected.num_rows == 0:
             return 0
-        self._sink.rewrite(corrected, _token("spans", corrected, (*identity, "version")))
+        self._sink.rewrite(corrected, _token("spans", corrected))
         self._recount(corrected)
         return corrected.num_rows
 
@@ -1139,7 +1167,7 @@ class Reconciler:
             severities = pa.array([one.severity if one else "" for one in of], pa.utf8())
             columns["finding_severity"] = arrow.Array.dictionary_encode(severities)
         traces = replaced(traces, columns)
-        self._sink.write_traces(traces, _token("traces", traces, ("tenant", "trace_id", "version")))
+        self._sink.write_traces(traces, _token("traces", traces))
 
 
 class _RecentCalls:
@@ -1459,9 +1487,12 @@ def _by_content(spans: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield spans.slice(start)
 
 
-def _token(what: str, rows: pa.RecordBatch, names: Sequence[str]) -> str:
-    """The same rows have the same token, so that a repeated insert stores nothing."""
-    digest = hashlib.blake2b(digest_size=16)
-    for text in _joined(rows, names).to_pylist():
-        digest.update(f"{text}\n".encode())
-    return f"reconcile-{what}-{digest.hexdigest()}"
+def _token(what: str, rows: pa.RecordBatch) -> str:
+    """The same rows have the same token, so that a repeated insert stores nothing.
+
+    Their versions are not enough: who decided the same trace at the same time may have counted to the same one.
+    """
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, rows.schema) as writer:
+        writer.write_batch(rows)
+    return f"reconcile-{what}-{hashlib.blake2b(stream.getvalue(), digest_size=16).hexdigest()}"

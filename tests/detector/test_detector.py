@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from processors.detect.examine import Finding
+from processors.detect.steps import Steps
 from processors.normalise import plan_json
 from spanwise._native import Decoder
-from spanwise.detector import DetectConfig
+from spanwise.detector import DetectConfig, Key
 from tests.detect.corpus import decoded, needs_corpus
 from tests.detector.conftest import World
+from tests.reconcile.test_moving import Territory
 
 START = 1_780_000_000 * 10**9
 SECOND = 10**9
@@ -265,3 +269,28 @@ def test_a_program_killed_again_and_again_finds_what_a_calm_one_finds(world: Wor
         again.start()
     again.settle()
     assert same(again.findings()) == calm
+
+
+def test_what_is_found_by_who_slept_through_a_move_does_not_replace_what_the_new_owner_found(world: World) -> None:
+    territory = Territory(1)
+    sleeper, detector = world.start(territory), world.detector
+    sleeper.tick()
+    world.take(rows(world, tool(2, 1), tool(4, 3), tool(6, 5)))
+    world.settle()
+    world.take(rows(world, tool(8, 7)))
+    examine = detector._examine
+
+    def sleepily(keys: Sequence[Key], steps: Steps) -> list[Finding]:
+        detector._examine = examine  # type: ignore[method-assign]
+        found = examine(keys, steps)
+        territory.terms = [2]
+        world.start().rebuild(0)
+        world.take(rows(world, tool(10, 9), tool(12, 11)))
+        world.settle()
+        assert [finding["count"] for finding in world.findings()] == [6]
+        return found
+
+    detector._examine = sleepily  # type: ignore[method-assign]
+    world.now_s += 1.1
+    sleeper.tick()
+    assert [finding["count"] for finding in world.findings()] == [6]
