@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spanwise.detector import DetectObserver, FindingSink
 from spanwise.model import FINDINGS
+from spanwise.rounds import Rounds
 from spanwise.store import load_sql
 
 log = structlog.get_logger(__name__)
@@ -165,34 +166,28 @@ class Budgets:
         self._written_ms = 0
         self._lock = threading.Lock()
         self._stats = BudgetsStats((), 0.0, 0)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spanwise-budgets", daemon=True)
+        self._rounds = Rounds("spanwise-budgets", self._turn, 0.0)
 
     def start(self) -> None:
         if self._budgets:
-            self._thread.start()
+            self._rounds.start()
 
     def stop(self, timeout_s: float) -> bool:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._rounds.stop(timeout_s)
 
     def stats(self) -> BudgetsStats:
         with self._lock:
             return self._stats
 
-    def _run(self) -> None:
-        pause_s = 0.0
-        while not self._stop.wait(pause_s):
-            pause_s = _EVERY_S
-            try:
-                self.tick()
-            except Exception as error:  # whatever a driver raises: the next look is a new one
-                with self._lock:
-                    self._stats = BudgetsStats(self._stats.budgets, self._stats.looked_at_s, self._stats.failures + 1)
-                log.warning("budgets_failed", error=type(error).__name__, retry_in_s=_RETRY_S)
-                pause_s = _RETRY_S
+    def _turn(self) -> float:
+        try:
+            self.tick()
+        except Exception as error:  # whatever a driver raises: the next look is a new one
+            with self._lock:
+                self._stats = BudgetsStats(self._stats.budgets, self._stats.looked_at_s, self._stats.failures + 1)
+            log.warning("budgets_failed", error=type(error).__name__, retry_in_s=_RETRY_S)
+            return _RETRY_S
+        return _EVERY_S
 
     def tick(self) -> int:
         """Look; returns how many findings were written. Raises what the store raises."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from spanwise.detector import DetectObserver, FindingSink
 from spanwise.model import FINDINGS
+from spanwise.rounds import Rounds
 from spanwise.store import Store, load_sql
 from spanwise.store.reading import read
 
@@ -65,26 +65,22 @@ class QualityDrift:
         self._wall_ns = wall_ns
         self._known: dict[str, int] = {}
         """When each finding of this hour and the last was first found, in ms."""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spanwise-drift", daemon=True)
+        self._rounds = Rounds("spanwise-drift", self._turn, config.every_s)
 
     def start(self) -> None:
         if self._config.enabled:
-            self._thread.start()
+            self._rounds.start()
 
     def stop(self, timeout_s: float) -> bool:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._rounds.stop(timeout_s)
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._config.every_s):
-            try:
-                self.tick()
-            except Exception as error:  # whatever a driver raises: the next comparison is a new one
-                self._observer.signature_failed(self.name)
-                log.warning("quality_drift_failed", error=type(error).__name__)
+    def _turn(self) -> float:
+        try:
+            self.tick()
+        except Exception as error:  # whatever a driver raises: the next comparison is a new one
+            self._observer.signature_failed(self.name)
+            log.warning("quality_drift_failed", error=type(error).__name__)
+        return self._config.every_s
 
     def tick(self) -> int:
         """Compare; returns how many rates have changed. Raises what the store raises."""

@@ -65,6 +65,7 @@ from processors.reconcile import (
 from spanwise.halving import culprits
 from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TRACES
 from spanwise.refingerprint import Refingerprint
+from spanwise.rounds import Rounds
 from spanwise.stage import Processor
 from spanwise.store import StoreError, load_sql
 
@@ -409,11 +410,11 @@ class Reconciler:
         """Records without a trace that were received since then may not have been joined; None: none."""
         self._latest_ms = self._spilled_ms or 0
         self._counts = _Counts()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spanwise-reconcile", daemon=True)
+        self._pause_s = self._config.tick_s
+        self._rounds = Rounds("spanwise-reconcile", self._turn, self._config.tick_s)
 
     def start(self) -> None:
-        self._thread.start()
+        self._rounds.start()
 
     def rebuild(self, since_ms: int) -> None:
         """Find what is dirty in the store again, among all that was received since then."""
@@ -439,10 +440,7 @@ class Reconciler:
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the running round. True if it finished in time; what is dirty stays so for the next start."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._rounds.stop(timeout_s)
 
     def stats(self) -> ReconcilerStats:
         with self._lock:
@@ -559,19 +557,18 @@ class Reconciler:
 
     # Rounds
 
-    def _run(self) -> None:
-        pause_s = self._config.tick_s
-        while not self._stop.wait(pause_s):
-            try:
-                self.tick()
-            except Exception as error:  # whatever a driver raises: the traces stay dirty and are tried again
-                with self._lock:
-                    self._counts.failures += 1
-                self._observer.reconcile_failed()
-                pause_s = min(max(pause_s, 0.5) * 2, self._config.retry_max_s)
-                log.warning("reconcile_failed", error=type(error).__name__, retry_in_s=round(pause_s, 1))
-            else:
-                pause_s = self._config.tick_s
+    def _turn(self) -> float:
+        try:
+            self.tick()
+        except Exception as error:  # whatever a driver raises: the traces stay dirty and are tried again
+            with self._lock:
+                self._counts.failures += 1
+            self._observer.reconcile_failed()
+            self._pause_s = min(max(self._pause_s, 0.5) * 2, self._config.retry_max_s)
+            log.warning("reconcile_failed", error=type(error).__name__, retry_in_s=round(self._pause_s, 1))
+        else:
+            self._pause_s = self._config.tick_s
+        return self._pause_s
 
     def tick(self) -> int:
         """One round: decide what is due. Returns the number of traces; raises what the store raises."""
@@ -637,7 +634,7 @@ class Reconciler:
         again: list[_Key] = []
 
         def attempt(keys: Sequence[_Key]) -> None:
-            if self._stop.is_set():
+            if self._rounds.stopping:
                 raise _MovedError
             spans = self._decide(chosen.part(keys), term)
             decided.extend(keys)

@@ -10,7 +10,6 @@ Nothing is lost by doing it again, in another process as well.
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import pyarrow as pa
 import structlog
 
 from spanwise.model import TABLES, Table
+from spanwise.rounds import Rounds
 from spanwise.store import StoreError, TtlOptions, load_sql
 
 log = structlog.get_logger(__name__)
@@ -64,31 +64,25 @@ class Retention:
         self._stats = RetentionStats()
         self._seen: dict[tuple[str, int, str], tuple[int, int]] = {}
         """(rows, day of the look) of a partition when its failed traces were last copied."""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spanwise-retention", daemon=True)
+        self._rounds = Rounds("spanwise-retention", self._turn, min(_FIRST_AFTER_S, options.ttl_failed.every_s))
 
     def start(self) -> None:
         if any(self._options.kept_longer(table.name) for table in TABLES):
-            self._thread.start()
+            self._rounds.start()
 
     def stop(self, timeout_s: float) -> bool:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._rounds.stop(timeout_s)
 
     def stats(self) -> RetentionStats:
         return replace(self._stats)
 
-    def _run(self) -> None:
-        pause_s = min(_FIRST_AFTER_S, self._options.ttl_failed.every_s)
-        while not self._stop.wait(pause_s):
-            pause_s = self._options.ttl_failed.every_s
-            try:
-                self.tick()
-            except StoreError as error:
-                self._stats.failures += 1
-                log.warning("retention_failed", error=str(error))
+    def _turn(self) -> float:
+        try:
+            self.tick()
+        except StoreError as error:
+            self._stats.failures += 1
+            log.warning("retention_failed", error=str(error))
+        return self._options.ttl_failed.every_s
 
     def tick(self) -> int:
         """Copy what is due; returns how many days and classes that were. Raises StoreError."""
@@ -109,7 +103,7 @@ class Retention:
         }
         copied = 0
         for (day, name), rows in found.items():
-            if name not in classes or self._stop.is_set():
+            if name not in classes or self._rounds.stopping:
                 continue
             kept_as, days = classes[name]
             # A row is received at the time of its event or later, so it expires no earlier than this.

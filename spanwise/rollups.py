@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from processors.columns import encode, numbers
 from spanwise.model import ROLLUP_1M
+from spanwise.rounds import Rounds
 from spanwise.store import load_sql
 
 log = structlog.get_logger(__name__)
@@ -167,18 +168,15 @@ class Rollups:
         """Where the sweep after this one begins."""
         self._latest_ms = self._sweep.since_ms
         self._counts = _Counts()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spanwise-rollups", daemon=True)
+        self._pause_s = self._config.tick_s
+        self._rounds = Rounds("spanwise-rollups", self._turn, self._config.tick_s)
 
     def start(self) -> None:
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the running statement. True if it finished in time; what is dirty stays so for the next start."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._rounds.stop(timeout_s)
 
     def rebuild(self, since_ms: int) -> None:
         """Find what is dirty in the store again, among all that was received since then."""
@@ -247,18 +245,17 @@ class Rollups:
 
     # Counting
 
-    def _run(self) -> None:
-        pause_s = self._config.tick_s
-        while not self._stop.wait(pause_s):
-            try:
-                self.tick()
-            except Exception as error:  # whatever a driver raises: the minutes stay dirty and are tried again
-                with self._lock:
-                    self._counts.failures += 1
-                pause_s = min(pause_s * 2, self._config.retry_max_s)
-                log.warning("rollups_failed", error=type(error).__name__, retry_in_s=round(pause_s, 1))
-            else:
-                pause_s = self._config.tick_s
+    def _turn(self) -> float:
+        try:
+            self.tick()
+        except Exception as error:  # whatever a driver raises: the minutes stay dirty and are tried again
+            with self._lock:
+                self._counts.failures += 1
+            self._pause_s = min(self._pause_s * 2, self._config.retry_max_s)
+            log.warning("rollups_failed", error=type(error).__name__, retry_in_s=round(self._pause_s, 1))
+        else:
+            self._pause_s = self._config.tick_s
+        return self._pause_s
 
     def tick(self) -> int:
         """Count what is due, the oldest first. Returns the number of minutes; raises what the store raises."""
@@ -275,7 +272,7 @@ class Rollups:
             }
         counted = 0
         for part in self._parts(sorted(due)):
-            if self._stop.is_set():
+            if self._rounds.stopping:
                 break
             began = time.perf_counter()
             counted += self._count(part)

@@ -164,5 +164,5 @@ def test_thread_starts_only_where_failed_traces_are_kept_longer(world: World) ->
     for options, alive in ((OPTIONS, True), (never, False)):
         retention = Retention(options, store=world.store)
         retention.start()
-        assert retention._thread.is_alive() == alive
+        assert retention._rounds.running == alive
         assert retention.stop(5)
