@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
-from spanwise.journal.kafka.journal import KafkaJournal
+from spanwise.journal.kafka.journal import KafkaJournal, list_dead_letters
 from tests.kafka.broker import Cluster
 from tests.kafka.fleet import journal_config, made
 from tests.kafka.test_journal import append, ids, one, reading, take
@@ -136,3 +137,93 @@ def test_a_reader_reads_on_whatever_its_client_raises_while_it_is_given_up(
         consumer.commit = consumer.getmany = broken
         wait_until(lambda: journal.stats().consumer_rebuilds == 1)
         _takes(journal, 2)
+
+
+def _produce(cluster: Cluster, topic: str, *records: Mapping[str, Any], compression: str | None = None) -> None:
+    """As another program would."""
+
+    async def run() -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=cluster.addresses, compression_type=compression, max_request_size=8 << 20
+        )
+        await producer.start()
+        try:
+            for record in records:
+                await producer.send_and_wait(topic, partition=0, **record)
+        finally:
+            await producer.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_records_that_others_compress_are_read(cluster: Cluster, tmp_path: Path, codec: str) -> None:
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    _produce(cluster, config.traces_topic, {"value": one(1, "x" * 10_000)}, compression=codec)
+    with reading(config, tmp_path) as journal:
+        assert [frame.body for frame in take(journal).frames] == [one(1, "x" * 10_000)]
+
+
+def test_headers_too_large_for_a_dead_letter_block_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    huge = b"t" * 2_000_000  # compressed it is far below what the topic allows
+    _produce(
+        cluster,
+        config.traces_topic,
+        {"value": b"garbage", "headers": [("spanwise-tenant", huge)]},
+        {"value": one(1), "headers": [("spanwise-tenant", huge)]},
+        {"value": one(2)},
+        compression="gzip",
+    )
+    with reading(config, tmp_path) as journal:
+        (frame,) = take(journal).frames
+        assert frame.body == one(2)
+        assert journal.stats().producer_rebuilds == 0
+    garbage, nobodys = list_dead_letters(config, 10)
+    assert (garbage.value, garbage.tenant) == (b"garbage", "")
+    assert (nobodys.value, nobodys.reason) == (one(1), "unreadable: its tenant is 2000000 bytes long")
+
+
+def test_a_plan_for_records_that_a_topic_has_lost_does_not_hold_up_the_new_ones(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A broker that came back without its end, or an offset that was set by hand."""
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    at = TopicPartition(config.traces_topic, 0)
+
+    async def plan() -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=cluster.addresses, group_id=config.group, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            consumer.assign([at])
+            await consumer.commit({at: OffsetAndMetadata(100, '{"planned":[[110,1]]}')})
+        finally:
+            await consumer.stop()
+
+    asyncio.run(plan())
+    _produce(cluster, config.traces_topic, *({"value": one(number)} for number in (1, 2, 3)))
+    with reading(config, tmp_path) as journal:
+        taken = take(journal)
+        assert [ids(frame.body)[0][15] for frame in taken.frames] == [1, 2, 3]
+        assert taken.token.startswith(f"{config.traces_topic}:0:0-2@")
+
+
+def test_a_range_whose_plan_was_refused_is_not_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    with reading(config, tmp_path) as journal:
+        _takes(journal, 1)
+        consumer = _reader(journal)._consumer
+        commit = consumer.commit
+
+        async def gone(_: Any) -> None:
+            raise CommitFailedError
+
+        consumer.commit = gone
+        append(journal, one(2))
+        wait_until(lambda: journal.pending_bytes > 0)
+        assert journal.seal(bytes_max=1 << 20, timeout_s=0) is None
+        assert journal.stats().ranges_open == 0
+        consumer.commit = commit
+        assert [ids(frame.body)[0][15] for frame in take(journal).frames] == [2]

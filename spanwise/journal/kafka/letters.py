@@ -42,9 +42,9 @@ class DeadLetter:
 
 def as_letter(record: Record, reason: str) -> list[tuple[str, bytes]]:
     """The headers a record gets as a dead letter."""
-    kept = [(key, value) for key, value in record.headers if key in _OURS]
+    kept = {key: value for key, value in record.headers if key in _OURS and len(value or b"") <= names.HEADER_BYTES_MAX}
     return [
-        *kept,
+        *kept.items(),
         (names.REASON, reason[:_REASON_CHARS_MAX].encode()),
         (names.TOPIC, record.topic.encode()),
         (names.PARTITION, b"%d" % record.partition),

@@ -307,6 +307,8 @@ class Reader:
                     continue
                 if part.next is None:
                     part.next = part.committed = messages[0].offset
+                elif messages[0].offset < part.position:
+                    self._begin_again(at, part, messages[0].offset)
                 for message in messages:
                     value = message.value or b""
                     part.records.append(
@@ -315,6 +317,14 @@ class Reader:
                     part.bytes += len(value)
                 part.position = messages[-1].offset + 1
             self._changed.notify_all()
+
+    def _begin_again(self, at: TopicPartition, part: _Partition, first: int) -> None:
+        """The log ends before what was committed: its end was lost, or it is another one. What was planned is gone."""
+        _log.error("a topic lost records that were read", topic=at.topic, partition=at.partition, first=first)
+        self.counts.expired += len(part.planned)
+        part.planned.clear()
+        if not part.records:
+            part.next = first
 
     async def _assigned(self, arrived: Iterable[TopicPartition]) -> None:
         try:
@@ -502,6 +512,7 @@ class Reader:
             frames = self._frames(records, deadly=opened.tries > TRIES_MAX)
             self._loop.run(self._commit([chosen]), _COMMIT_S)
         except _GoneError:
+            self._put_back(chosen, part, opened, records, plan)  # else whoever hands the partition over waits for it
             return None
         except BaseException:
             self._put_back(chosen, part, opened, records, plan)

@@ -18,6 +18,9 @@ TOPIC: Final = "spanwise-topic"
 PARTITION: Final = "spanwise-partition"
 OFFSET: Final = "spanwise-offset"
 
+HEADER_BYTES_MAX: Final = 256
+"""Of a value of ours; what others put there may be of any size."""
+
 Headers = Sequence[tuple[str, bytes]]
 _NO_LIMIT: Final = 1 << 62
 
@@ -49,13 +52,16 @@ def number(found: Headers, name: str, default: int) -> int:
 def frame(record: Record, signal: Signal, foreign_tenant: str) -> Frame:
     """The request of a record, OTLP/JSON transcoded. Raises ValueError if it is neither that nor OTLP protobuf."""
     body = record.value
+    tenant = text(record.headers, TENANT)
+    if len(tenant) > HEADER_BYTES_MAX:
+        raise ValueError(f"its tenant is {len(tenant)} bytes long")
     # no export request begins with this byte, which would open a group; every OTLP/JSON request does
     if body[:1] == b"{":
         body = _native.json_to_protobuf(signal, body)
     _native.inspect(signal, body, items_max=_NO_LIMIT, attributes_max=_NO_LIMIT)
     return Frame(
         seq=record.offset,
-        tenant=text(record.headers, TENANT) or foreign_tenant,
+        tenant=tenant or foreign_tenant,
         received_unix_nano=min(number(record.headers, RECEIVED, record.timestamp_ms * 1_000_000), (1 << 63) - 1),
         signal=signal,
         items=number(record.headers, ITEMS, 0),
