@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Literal, TypeAlias
+from types import SimpleNamespace
+from typing import Any, Literal, TypeAlias
 
 import pytest
 import trustme
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource
+from aiokafka.errors import TopicAuthorizationFailedError
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -115,6 +119,30 @@ def test_topics_that_would_lose_data_are_named_one_sentence_each(cluster: Cluste
     assert checked.returncode == 1
     assert "journal.message_bytes_max" in checked.stderr
     assert run(config, "topics", "check").stdout == "the topics are right\n"
+
+
+def test_what_an_account_may_not_ask_about_the_topics_is_named(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = made(journal_config(cluster.addresses))
+    describe = AIOKafkaAdminClient.describe_topics
+    denied = TopicAuthorizationFailedError.errno
+
+    async def describe_configs(_: AIOKafkaAdminClient, asked: list[ConfigResource]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(resources=[(denied, "", 2, asked[0].name, [])])]
+
+    async def describe_topics(admin: AIOKafkaAdminClient, names: list[str]) -> list[dict[str, Any]]:
+        found = await describe(admin, names)
+        return [topic | {"error_code": denied} if topic["topic"] == config.logs_topic else topic for topic in found]
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_configs", describe_configs)
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_topics", describe_topics)
+    error = "TopicAuthorizationFailedError: allow this account the operation"
+    assert check_topics(config) == [
+        f"topic {config.logs_topic} cannot be looked up: {error} Describe on it",
+        f"the settings of topic {config.traces_topic} cannot be read: {error} DescribeConfigs on it",
+        f"the settings of topic {config.dead_letters_topic} cannot be read: {error} DescribeConfigs on it",
+    ]
 
 
 def test_a_receiver_does_not_start_without_its_topics(cluster: Cluster, tmp_path: Path) -> None:

@@ -276,15 +276,20 @@ def list_dead_letters(config: KafkaJournalConfig, most: int, *, values: bool = T
 
 def replay_dead_letters(config: KafkaJournalConfig) -> int:
     """Send all dead letters again and return how many there were. Raises JournalError."""
-    return _once(config, lambda connection: letters.replay(config, connection))
+    return _once(config, lambda connection: letters.replay(config, connection), timeout_s=None)
 
 
-def _once(config: KafkaJournalConfig, work: Callable[[dict[str, Any]], Coroutine[Any, Any, T]]) -> T:
+def _once(
+    config: KafkaJournalConfig,
+    work: Callable[[dict[str, Any]], Coroutine[Any, Any, T]],
+    *,
+    timeout_s: float | None = _ADMIN_S,
+) -> T:
     hush()
     connection = _connection(config)
     loop = LoopThread("spanwise-kafka")
     try:
-        return _reach(config, loop, work(connection), _ADMIN_S)
+        return _reach(config, loop, work(connection), timeout_s)
     finally:
         loop.close()
 
@@ -297,7 +302,7 @@ def _connection(config: KafkaJournalConfig) -> dict[str, Any]:
         raise JournalError(f"cannot read a file of journal.tls or journal.sasl: {what}") from error
 
 
-def _reach(config: KafkaJournalConfig, loop: LoopThread, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+def _reach(config: KafkaJournalConfig, loop: LoopThread, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
     try:
         return loop.run(work, timeout_s)
     except (KafkaError, OSError, TimeoutError) as error:

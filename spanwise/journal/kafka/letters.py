@@ -5,6 +5,7 @@ What was sent again is remembered as the committed offset of a consumer group, s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,10 +18,12 @@ from aiokafka.structs import OffsetAndMetadata
 from spanwise.journal.kafka import record as names
 from spanwise.journal.kafka.config import KafkaJournalConfig
 from spanwise.journal.kafka.record import Headers, Record
-from spanwise.journal.kafka.writer import new_producer
+from spanwise.journal.kafka.writer import discard, new_producer
 
 _OURS: Final = (names.TENANT, names.RECEIVED, names.ITEMS)
 _REASON_CHARS_MAX: Final = 300
+_STALLED_S: Final = 60.0
+"""The brokers are away if a letter takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +120,19 @@ async def replay(config: KafkaJournalConfig, connection: Mapping[str, Any]) -> i
     """
     sent = 0
     producer = new_producer(config, dict(connection))
-    await producer.start()
     try:
-        async with _reading(config, connection) as consumer:
-            async for at, letter in _waiting(consumer):
-                known = await producer.partitions_for(letter.topic)
-                partition = letter.partition if letter.partition in known else None
-                await producer.send_and_wait(
-                    letter.topic, letter.value, partition=partition, headers=list(letter.headers)
-                )
-                await consumer.commit({at: OffsetAndMetadata(letter.number + 1, "")})
-                sent += 1
+        async with asyncio.timeout(_STALLED_S) as limit:
+            await producer.start()
+            async with _reading(config, connection) as consumer:
+                async for at, letter in _waiting(consumer):
+                    known = await producer.partitions_for(letter.topic)
+                    partition = letter.partition if letter.partition in known else None
+                    await producer.send_and_wait(
+                        letter.topic, letter.value, partition=partition, headers=list(letter.headers)
+                    )
+                    await consumer.commit({at: OffsetAndMetadata(letter.number + 1, "")})
+                    sent += 1
+                    limit.reschedule(asyncio.get_running_loop().time() + _STALLED_S)
     finally:
-        await producer.stop()
+        await discard(producer)
     return sent

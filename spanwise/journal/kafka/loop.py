@@ -22,7 +22,7 @@ class LoopThread:
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         """Wait for `work`. Raises TimeoutError, after which it goes on being cancelled."""
         running = self.submit(work)
         try:

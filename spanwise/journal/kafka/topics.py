@@ -9,7 +9,13 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from spanwise.journal.kafka.config import DEAD_LETTER_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, KafkaJournalConfig
 
@@ -105,11 +111,18 @@ async def problems(config: KafkaJournalConfig, connection: Mapping[str, Any]) ->
         found = []
         present = [topic for topic in asked if not described[topic.name]["error_code"]]
         for topic in asked:
-            if topic not in present:
+            error = for_code(described[topic.name]["error_code"])
+            if error is UnknownTopicOrPartitionError:
                 found.append(f"topic {topic.name} does not exist: `spanwise topics create` makes it")
-        settings = await _settings(admin, [topic.name for topic in present])
+            elif topic not in present:
+                found.append(f"topic {topic.name} cannot be looked up: {error.__name__}{_needs(error, 'Describe')}")
         for topic in present:
-            found += _differences(topic, described[topic.name]["partitions"], settings[topic.name])
+            settings = await _settings(admin, topic.name)
+            if isinstance(settings, dict):
+                found += _differences(topic, described[topic.name]["partitions"], settings)
+            else:
+                why = f"{settings.__name__}{_needs(settings, 'DescribeConfigs')}"
+                found.append(f"the settings of topic {topic.name} cannot be read: {why}")
         counts = {name: len(described[name]["partitions"]) for name in config.signals}
         if len(present) == len(asked) and len(set(counts.values())) > 1:
             text = " and ".join(f"{name} has {count}" for name, count in counts.items())
@@ -119,13 +132,17 @@ async def problems(config: KafkaJournalConfig, connection: Mapping[str, Any]) ->
         await admin.close()
 
 
-async def _settings(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for name in names:
-        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-        (_, _, _, _, entries) = answer.resources[0]
-        found[name] = {entry[0]: entry[1] for entry in entries}
-    return found
+async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str] | type[KafkaError]:
+    (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    (code, _, _, _, entries) = answer.resources[0]
+    if code:
+        error: type[KafkaError] = for_code(code)
+        return error
+    return {entry[0]: entry[1] for entry in entries}
+
+
+def _needs(error: type[KafkaError], operation: str) -> str:
+    return f": allow this account the operation {operation} on it" if error is TopicAuthorizationFailedError else ""
 
 
 def _differences(topic: Wanted, partitions: Sequence[Mapping[str, Any]], settings: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,43 @@
+"""Dead letters that are many, and brokers that are slow to take them back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from spanwise.journal import JournalError
+from spanwise.journal.kafka import journal as journals
+from spanwise.journal.kafka import letters
+from spanwise.journal.kafka.journal import list_dead_letters, replay_dead_letters
+from tests.kafka.broker import Cluster
+from tests.kafka.fleet import journal_config, made
+from tests.kafka.test_journal import one, produce, reading, take
+
+
+@pytest.mark.parametrize("seconds", [0.4, 5])
+def test_sending_letters_again_takes_as_long_as_it_needs_and_ends_where_nothing_moves(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}))
+    produce(cluster.addresses, config.traces_topic, *[b"garbage"] * 5, one(1))
+    with reading(config, tmp_path) as journal:
+        journal.done(take(journal))
+    send = AIOKafkaProducer.send_and_wait
+
+    async def slowly(*what: Any, **more: Any) -> Any:
+        await asyncio.sleep(seconds)
+        return await send(*what, **more)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_and_wait", slowly)
+    monkeypatch.setattr(journals, "_ADMIN_S", 1.5)
+    monkeypatch.setattr(letters, "_STALLED_S", 1.5)
+    if seconds < 1:
+        assert replay_dead_letters(config) == 5
+        assert list_dead_letters(config, 10) == []
+    else:
+        with pytest.raises(JournalError, match=r"cannot reach Kafka .*: TimeoutError"):
+            replay_dead_letters(config)
