@@ -337,6 +337,10 @@ class _Round:
     rows: list[pa.RecordBatch] = field(default_factory=list)
     touches: dict[_Key, int] = field(default_factory=dict)
     """How often each had been touched when the round began."""
+    began_ms: int = 0
+    """From before anything was read: who read earlier knows less, and must not win by being slow."""
+    known: dict[_Key, _Known] | None = None
+    """What the store says of them; None: not asked yet."""
 
     def take(self, key: _Key, entry: _Dirty) -> None:
         self.keys[key] = entry
@@ -347,6 +351,37 @@ class _Round:
         """Some of the traces, without their rows: those are gone from memory."""
         some = {key: self.keys[key] for key in keys}
         return _Round(some, touches={key: self.touches[key] for key in some})
+
+    def parts(self, rows_max: int, spans_max: int) -> Iterator[_Round]:
+        """All of it, if that is not much more than `rows_max` rows; else parts with no more of them, or one trace.
+
+        What was summarised before is read back whole, unless it has more than `spans_max` spans.
+        """
+        known = self.known or {}
+        sizes = {
+            key: (0 if known[key].spans > spans_max else known[key].spans) if key in known else entry.rows
+            for key, entry in self.keys.items()
+        }
+        if sum(sizes.values()) <= 2 * rows_max:
+            yield self
+            return
+        some: list[_Key] = []
+        rows = 0
+        for key, size in sizes.items():
+            if some and rows + size > rows_max:
+                yield self._with_rows(some)
+                some, rows = [], 0
+            some.append(key)
+            rows += size
+        yield self._with_rows(some)
+
+    def _with_rows(self, keys: Sequence[_Key]) -> _Round:
+        wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in keys])
+        some = self.part(keys)
+        some.rows = [rows.filter(compute.is_in(_joined(rows), value_set=wanted)) for rows in self.rows]
+        some.began_ms = self.began_ms
+        some.known = {key: one for key, one in (self.known or {}).items() if key in some.keys}
+        return some
 
 
 class Reconciler:
@@ -611,14 +646,23 @@ class Reconciler:
         return decided
 
     def _round(self, chosen: _Round, term: int) -> int:
+        decided = 0
+        part = chosen
         try:
-            self._decide(chosen, term)
+            self._ask(chosen)
+            for part in chosen.parts(self._config.rows_per_round, self._config.spans_per_trace_max):
+                self._decide(part, term)
+                decided += len(part.keys)
         except BaseException as error:
             self._give_back(chosen)
             if not isinstance(error, Exception) or not self._is_of_traces(error):
                 raise
-            return self._isolate(chosen, term, error)
-        return len(chosen.keys)
+            return decided + self._isolate(part, term, error)  # the other parts are still dirty
+        return decided
+
+    def _ask(self, chosen: _Round) -> None:
+        chosen.began_ms = self._wall_ns() // 10**6
+        chosen.known = self._queries.known(chosen.keys)
 
     def _is_of_traces(self, error: Exception) -> bool:
         """Whether an error may be the fault of a trace. Else the store is away, or will not be asked now."""
@@ -933,8 +977,9 @@ class Reconciler:
 
     def _decide(self, chosen: _Round, term: int) -> pa.RecordBatch:
         """Decide the traces of a round. Returns their rows, without those of traces that are oversized."""
-        began_ms = self._wall_ns() // 10**6
-        known = self._queries.known(chosen.keys)
+        if chosen.known is None:
+            self._ask(chosen)
+        known = chosen.known or {}
         spans, oversized = self._rows_of(chosen, known)
         corrections = 0
         if spans.num_rows:
@@ -951,10 +996,10 @@ class Reconciler:
             keys = chosen.keys.keys() - oversized.keys()
             # a summary comes after the findings: without one there may be findings of a program that died in between
             before = keys & (known.keys() | {key for key in keys if chosen.keys[key].read})
-            found = self._detector.decided(keys, before, spans, began_ms) if self._detector is not None else {}
+            found = self._detector.decided(keys, before, spans, chosen.began_ms) if self._detector is not None else {}
             self._still(term)
             self._correcting = {}
-            self._summarise(spans, decision, known, found, began_ms)
+            self._summarise(spans, decision, known, found, chosen.began_ms)
         for key in oversized:
             oversized[key] = max(oversized[key], self._add_up(key, chosen.keys[key], OVERSIZED, term, known.get(key)))
         with self._lock:
@@ -1148,7 +1193,6 @@ class Reconciler:
         found: Mapping[_Key, Found],
         began_ms: int,
     ) -> None:
-        """`began_ms` is from before anything was read: who read earlier knows less, and must not win by being slow."""
         traces = summarise(spans, decision)
         version = np.full(traces.num_rows, began_ms, dtype=np.uint64)
         day = numbers(traces.column("day").cast(pa.int32())).copy()

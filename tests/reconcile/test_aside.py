@@ -436,6 +436,14 @@ def test_a_round_after_a_restart_reads_no_more_than_other_rounds(world: World, m
         world.arrive([llm(100 * trace + n, trace=trace) for n in range(10)])
     world.start(rows_per_round=50)
     world.reconciler.rebuild(0)
+    rows = rows_read(world, monkeypatch)
+    world.settle()
+    assert max(rows) <= 50
+    assert len(decided(world)) == 40
+
+
+def rows_read(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of spans that are read back at once, as they come to be."""
     read = world.reconciler._queries.spans
     rows: list[int] = []
 
@@ -445,9 +453,37 @@ def test_a_round_after_a_restart_reads_no_more_than_other_rounds(world: World, m
         yield from found
 
     monkeypatch.setattr(world.reconciler._queries, "spans", counted)
+    return rows
+
+
+def test_a_round_of_long_traces_that_go_on_reads_no_more_than_other_rounds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start(rows_per_round=50)
+    for trace in range(1, 41):
+        world.arrive([llm(100 * trace + n, trace=trace) for n in range(10)])
     world.settle()
-    assert max(rows) <= 50
-    assert len(decided(world)) == 40
+    rows = rows_read(world, monkeypatch)
+    world.arrive([llm(100 * trace + 50, trace=trace) for trace in range(1, 41)])
+    world.arrive([llm(100 * trace + 50, trace=trace) for trace in range(101, 106)])
+    assert tick(world) == 45
+    assert sum(rows) == 40 * 11
+    assert max(rows) <= 60
+    assert [row["span_count"] for row in world.traces().values()] == [11] * 40 + [1] * 5
+
+
+def test_a_trace_that_fails_in_a_round_of_long_traces_is_found(world: World, price: Choking) -> None:
+    restart(world, price, rows_per_round=50)
+    for trace in range(1, 41):
+        world.arrive([llm(100 * trace + n, trace=trace) for n in range(10)])
+    world.settle()
+    arrive_bad(world, 20, first=9_000)
+    world.arrive([llm(100 * trace + 50, trace=trace) for trace in range(1, 41) if trace != 20])
+    tick(world)
+    tick(world)
+    assert world.reconciler.stats().dirty == 0
+    assert [row["span_count"] for row in world.traces().values()] == [11] * 19 + [12] + [11] * 20
+    assert world.traces()[trace_id(20)]["partial"] == "failed"
 
 
 def test_the_larger_it_is_the_more_seldom_it_is_added_up(world: World) -> None:
