@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -20,6 +21,7 @@ import chdb
 from clickhouse_connect.driver.exceptions import Error as DriverError
 
 from spanwise.model import CONTENT, SPANS, TRACES
+from spanwise.reconciler import _Queries
 from spanwise.retention import Retention
 from spanwise.store import Store, StoreConfig, TtlDays, TtlOptions, connect
 from spanwise.store import cluster as clusters
@@ -100,6 +102,7 @@ def distributed(folder: Path) -> dict[str, Any]:
     found["views"] = [view for view in view_names() if store.read_arrow(f"SELECT * FROM {view}").num_rows >= 0]
     found["second_start"] = [*migrate(store), *apply_options(store, TtlOptions(ttl_days=TtlDays(spans=0, content=0)))]
     found["kept"] = kept(store)
+    found["aside"] = aside(store)
     changed = apply_options(store, TtlOptions(ttl_days=TtlDays(spans=9, content=0)))
     found["changed_ttl"] = [statement.split()[2] for statement in changed]
     found["engine_of_spans_local"] = store.read_arrow(
@@ -124,6 +127,21 @@ def kept(store: Store) -> list[dict[str, Any]]:
     Retention(TtlOptions(), store=store).tick()
     found = store.read_arrow("SELECT toString(retention) AS class, trace_id FROM spans ORDER BY class, trace_id")
     return [dict(row) for row in found.to_pylist()]
+
+
+def aside(store: Store) -> list[Any]:
+    """A trace that was set aside, as a reconciler finds it and adds it up."""
+    mine = {"trace_id": "a" * 32}
+    store.insert(SPANS, spans([span(n, **mine, usage_scope="own", input_tokens=7) for n in range(3)]), "aside")
+    store.insert(
+        TRACES, batch(TRACES, [{"tenant": "t", "version": 5, "partial": "failed", "duration_ns": 9, **mine}]), "aside"
+    )
+    queries = _Queries(store, time.time_ns)
+    (found,) = queries.failed(10)
+    (row,) = queries.sums(found.key, found.low_ns, found.high_ns).to_pylist()
+    (rows,) = queries.spans({found.key: (found.low_ns, found.high_ns)}, 2)
+    known = queries.known([found.key])[found.key]
+    return [found.key, row["span_count"], row["input_tokens"], rows.num_rows, known.version]
 
 
 def reference() -> dict[str, Any]:

@@ -188,6 +188,10 @@ def test_failed_traces_are_kept_through_distributed_tables(distributed: Any) -> 
     ]
 
 
+def test_a_trace_that_was_set_aside_is_found_and_added_up_through_distributed_tables(distributed: Any) -> None:
+    assert distributed["aside"] == [["t", "a" * 32], 3, 21, 2, 5]
+
+
 @pytest.mark.usefixtures("distributed")
 def test_reader_of_a_tenant_sees_its_rows_only(place: Path) -> None:
     seen = child(place, "spanwise_tenant_acme")
