@@ -711,6 +711,7 @@ class Reconciler:
             known = self._aside.pop(key, None)
             if known is None and self._dirty.pop(key, None) is None:
                 return  # released
+            self._correcting = {}  # it is tried again before anybody else has it, or by whoever has it then
             self._counts.failed_attempts += 1
             failures = known.failures + 1 if known is not None else 1
             wait_s = self._aside_s(1)
