@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from spanwise.journal.kafka.journal import KafkaJournal, list_dead_letters
 from tests.kafka.broker import Cluster
 from tests.kafka.fleet import journal_config, made
 from tests.kafka.test_journal import append, ids, one, reading, take
+from tests.kafka.test_writer import grow
 
 
 def _reader(journal: KafkaJournal) -> Any:
@@ -227,3 +229,35 @@ def test_a_range_whose_plan_was_refused_is_not_waited_for(cluster: Cluster, tmp_
         assert journal.stats().ranges_open == 0
         consumer.commit = commit
         assert [ids(frame.body)[0][15] for frame in take(journal).frames] == [2]
+
+
+def test_workers_hear_of_what_was_undecided_before_partitions_were_added(cluster: Cluster, tmp_path: Path) -> None:
+    """A trace that is going on has another owner then, which may have no partition that knows of it."""
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    with reading(config, tmp_path / "before") as journal:
+        journal.set_meta("something", "17")
+        _takes(journal, 1)
+    grow(cluster, config, 2)
+    told: dict[str, Mapping[str, int]] = {}
+
+    @contextmanager
+    def worker(name: str) -> Iterator[KafkaJournal]:
+        def assigned(marks: Mapping[str, int]) -> None:  # they stay as they are until all is found again
+            told[name] = marks
+            for mark, value in marks.items():
+                started[-1].set_meta(mark, str(value))
+
+        started.append(config.build(tmp_path / name))
+        try:
+            started[-1].start_reading(assigned, lambda: None)
+            yield started[-1]
+        finally:
+            started.pop().close()
+
+    started: list[KafkaJournal] = []
+    with worker("a") as first:
+        wait_until(lambda: first.stats().partitions == 4)
+        told.clear()
+        with worker("b") as second:
+            wait_until(lambda: first.stats().partitions == second.stats().partitions == 2)
+            assert told == {"a": {"something": 17}, "b": {"something": 17}}

@@ -113,6 +113,20 @@ def test_a_spooled_request_that_no_longer_can_be_split_is_sent_in_one_piece_and_
     asyncio.run(run())
 
 
+def grow(cluster: Cluster, config: KafkaJournalConfig, partitions: int) -> None:
+    """As `kafka-topics.sh --alter --partitions` does, to both topics."""
+
+    async def run() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=cluster.addresses)
+        await admin.start()
+        try:
+            await admin.create_partitions({topic: NewPartitions(total_count=partitions) for topic in config.signals})
+        finally:
+            await admin.close()
+
+    asyncio.run(run())
+
+
 def test_partitions_that_are_added_are_written_to_without_a_new_connection(cluster: Cluster, tmp_path: Path) -> None:
     """Else receivers that started before and after would send one trace to two workers for ever."""
     config = made(journal_config(cluster.addresses, topics={"partitions": 1}))
@@ -122,18 +136,12 @@ def test_partitions_that_are_added_are_written_to_without_a_new_connection(clust
         producer = journal._writer._producer
         assert producer is not None
 
-        async def grow() -> None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=cluster.addresses)
-            await admin.start()
-            await admin.create_partitions({topic: NewPartitions(total_count=4) for topic in config.signals})
-            await admin.close()
-
         async def hear() -> int:
             """As the client does every five minutes."""
             await producer.client.force_metadata_update()
             return len(await producer.partitions_for(config.traces_topic))
 
-        asyncio.run(grow())
+        grow(cluster, config, 4)
         while journal._loop.run(hear(), 10) == 1:
             pass
         append(journal, *(one(number) for number in range(1, 20)))

@@ -41,6 +41,7 @@ _PAUSE_S: Final = 1.0
 _PAUSE_MAX_S: Final = 8.0
 """Between attempts to reach brokers that are away, each of which leaves a line in the log."""
 _END_S: Final = 5.0
+_BEGINNINGS_S: Final = 2.0
 _MOVING_PAUSE_S: Final = 0.02
 _NEVER_MS: Final = 2**31 - 1
 _POISON: Final = "unreadable"
@@ -56,6 +57,16 @@ class _Plan(NamedTuple):
 
     end: int
     tries: int
+
+
+class _Note(NamedTuple):
+    """What is written down in the committed offset of a partition."""
+
+    offset: int | None
+    planned: Sequence[_Plan] = ()
+    marks: Mapping[str, int] = {}
+    partitions: int = 0
+    """Of the topic, when the marks were written."""
 
 
 @dataclass(slots=True)
@@ -336,21 +347,29 @@ class Reader:
         consumer = self._consumer
         if consumer is None:
             return
-        notes = await self._committed(arrived)
+        counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in self._config.signals}
+        notes = {at: _read_metadata(found) for at, found in (await self._committed(arrived)).items()}
+        marked = [note.marks for note in notes.values()]
+        if any(notes[at].partitions != counts[at.topic] for at in arrived):
+            # Some were added: what is undecided of a trace that is ours now may have come by a partition that is not.
+            everywhere = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+            marked = [_read_metadata(found).marks for found in (await self._committed(everywhere)).values()]
         lowest: dict[str, int] = {}
-        parts = {}
-        for at in arrived:
-            offset, planned, marks = _read_metadata(notes.get(at))
+        for marks in marked:
             for name, mark in marks.items():
                 lowest[name] = min(mark, lowest.get(name, mark))
+        unread = await self._beginnings(consumer, [at for at in arrived if notes[at].offset is None])
+        parts = {}
+        for at in arrived:
+            offset, planned, _, _ = notes[at]
+            offset = unread.get(at) if offset is None else offset
             parts[at] = _Partition(offset, deque(planned), next=offset, position=offset or 0)
             if offset is not None:
                 consumer.seek(at, offset)  # the client asks for it, too, and begins anywhere if it is not answered
         if lowest:
             self._on_assigned(lowest)
         with self._lock:
-            for topic in self._config.signals:
-                self._count_of[topic] = len(consumer.partitions_for_topic(topic) or ())
+            self._count_of = counts
             self._partitions = parts
             self._round = 0
             self._generation += 1
@@ -377,6 +396,17 @@ class Reader:
                 _log.warning("planned ranges cannot be read yet", error="the group is not known there")
             await asyncio.sleep(0.2 * (attempt + 1))
         raise RuntimeError("planned ranges cannot be read")
+
+    async def _beginnings(
+        self, consumer: AIOKafkaConsumer, unread: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Where partitions begin that nobody has read, so that marks can be written there; as far as brokers say."""
+        with suppress(KafkaError, OSError, TimeoutError):
+            if unread:
+                async with asyncio.timeout(_BEGINNINGS_S):
+                    found: dict[TopicPartition, int] = await consumer.beginning_offsets(list(unread))
+                    return found
+        return {}
 
     async def _revoked(self, _gone: Iterable[TopicPartition]) -> None:
         await self._finish(self._config.flush_s)
@@ -460,7 +490,7 @@ class Reader:
                 ends = [[opened.end, opened.tries] for opened in part.open] + [list(plan) for plan in part.planned]
                 note: dict[str, Any] = {"planned": ends} if ends else {}
                 if marks:
-                    note["watermarks_ms"] = marks
+                    note |= {"watermarks_ms": marks, "partitions": self._count_of.get(at.topic, 0)}
                 offsets[at] = OffsetAndMetadata(part.committed, json.dumps(note, separators=(",", ":")))
                 part.noted = marks
                 part.behind = True
@@ -699,15 +729,18 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._assigned(assigned)
 
 
-def _read_metadata(found: OffsetAndMetadata | None) -> tuple[int | None, list[_Plan], dict[str, int]]:
-    """Offset, planned ranges and watermarks of a committed offset; what others wrote there counts as nothing."""
+def _read_metadata(found: OffsetAndMetadata | None) -> _Note:
+    """What stands in a committed offset; what others wrote there counts as nothing."""
     if found is None or found.offset < 0:
-        return None, [], {}
+        return _Note(None)
     try:
         note = json.loads(found.metadata or "{}")
-        planned = [_Plan(int(end), int(tries)) for end, tries in note.get("planned", ())]
-        marks = {str(name): int(mark) for name, mark in note.get("watermarks_ms", {}).items()}
-        return found.offset, planned, marks
+        return _Note(
+            found.offset,
+            [_Plan(int(end), int(tries)) for end, tries in note.get("planned", ())],
+            {str(name): int(mark) for name, mark in note.get("watermarks_ms", {}).items()},
+            int(note.get("partitions", 0)),
+        )
     except (ValueError, TypeError, AttributeError):
         _log.warning("the metadata of a committed offset is not ours")
-        return found.offset, [], {}
+        return _Note(found.offset)
