@@ -250,6 +250,23 @@ def test_what_a_way_leads_to_is_there(name: str) -> None:
     assert all(m["spec"]["serviceName"] in services for m in found if m["kind"] == "StatefulSet")
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_what_the_job_needs_is_there_before_it(name: str) -> None:
+    """Before an install there is nothing of the chart but hooks, in the order of their weights."""
+    found = manifests(name)
+    hooks = [m for m in found if "helm.sh/hook" in m["metadata"].get("annotations", {})]
+    weights = {m["kind"]: int(m["metadata"]["annotations"].get("helm.sh/hook-weight", 0)) for m in hooks}
+    made = {(m["kind"], m["metadata"]["name"]) for m in found if m not in hooks}
+    for job in (m for m in hooks if m["kind"] == "Job"):
+        spec = job["spec"]["template"]["spec"]
+        (config,) = [volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume]
+
+        assert ("ConfigMap", config) in {(m["kind"], m["metadata"]["name"]) for m in hooks}
+        assert ("ServiceAccount", spec.get("serviceAccountName")) not in made
+        assert all(weight < weights["Job"] for kind, weight in weights.items() if kind != "Job")
+        assert {m["metadata"]["annotations"]["helm.sh/hook"] for m in hooks} == {"pre-install,pre-upgrade"}
+
+
 def test_keda_asks_the_brokers_as_the_workers_do(tmp_path: Path) -> None:
     found = manifests("fleet-scaled")
     (scaled,) = [m["spec"] for m in found if m["kind"] == "ScaledObject"]
