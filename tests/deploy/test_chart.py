@@ -378,6 +378,14 @@ def test_runbooks_can_be_read_where_the_docs_are(program: str) -> None:
     assert "spanwise.example" not in done.stdout
 
 
+def test_large_numbers_reach_keda_as_digits(program: str) -> None:
+    """Numbers of a values file are floating point, which is printed as 1e+06."""
+    large = "worker.keda.lagThreshold=1000000"
+    done = render(program, "--values", str(VALUES["fleet-scaled"]), "--set-json", large)
+
+    assert done.stdout.count('lagThreshold: "1000000"') == 2
+
+
 def test_one_pod_may_keep_its_rows_in_a_server(program: str) -> None:
     store = "config.store.dsn=https://clickhouse:8443/spanwise,config.store.user=spanwise"
     done = render(program, "--values", str(VALUES["single"]), "--set", store)
