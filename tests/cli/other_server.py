@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import trustme
+
+from tests.http_server import serving
 
 
 @dataclass
@@ -46,22 +47,5 @@ def other_server(tls: ssl.SSLContext | None = None) -> Iterator[OtherServer]:
 
         do_POST = do_GET  # noqa: N815 - the library calls it so
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Tests are quiet."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that does not trust the certificate leaves."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    state.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
-    try:
+    with serving(Handler, tls) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

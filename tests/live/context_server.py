@@ -6,13 +6,13 @@ The path begins with the number of a case: `/12/v1/chat/completions`. `/cases/PR
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
+from tests.http_server import serving
 from tests.live.context_cases import CASES, Case, Refusal, Reply, Request
 
 Body = dict[str, Any]
@@ -203,20 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the recorder's output is the list of recordings."""
-
 
 @contextmanager
 def context_server() -> Iterator[str]:
     """Serve on a free port of the loopback interface; yields the base URL."""
     handler = type("Handler", (_Handler,), {"play": _Play()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(handler) as url:
+        yield url

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.http_server import serving
 
 ANSWER = "It is 18 degrees and sunny in Paris."
 TOOL = "get_weather"
@@ -186,19 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"data: {event}\n\n".encode())
         self.close_connection = True
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the recorder's output is the list of recordings."""
-
 
 @contextmanager
 def model_server() -> Iterator[str]:
     """Serve on a free port of the loopback interface; yields the base URL without a path."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(_Handler) as url:
+        yield url
