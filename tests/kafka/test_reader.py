@@ -261,3 +261,23 @@ def test_workers_hear_of_what_was_undecided_before_partitions_were_added(cluster
         with worker("b") as second:
             wait_until(lambda: first.stats().partitions == second.stats().partitions == 2)
             assert told == {"a": {"something": 17}, "b": {"something": 17}}
+
+
+def test_a_worker_that_is_cut_off_from_the_brokers_for_a_session_is_not_sure_of_its_partitions(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """It runs on and reaches the store, while its partitions may have been given to others."""
+    config = made(journal_config(cluster.addresses, session_timeout_s=2, flush_s=0.2))
+    with reading(config, tmp_path) as journal:
+        wait_until(lambda: journal.term() is not None)
+        until = time.monotonic() + 3
+        while time.monotonic() < until:  # idle, which is not cut off
+            assert journal.term() is not None
+            time.sleep(0.05)
+        cluster.brokers[0].pause()
+        try:
+            wait_until(lambda: journal.term() is None, timeout_s=4)
+        finally:
+            cluster.brokers[0].resume()
+        wait_until(lambda: journal.term() is not None)
+        _takes(journal, 1)

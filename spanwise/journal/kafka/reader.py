@@ -162,6 +162,8 @@ class Reader:
         self._failure: Exception | None = None
         self._again = False
         self._alive_s = monotonic()
+        self._proven_s = monotonic()
+        """When the brokers last counted us in."""
         self._lapsed = False
         self._pause_s = _PAUSE_S
         self._task: asyncio.Task[None] | None = None
@@ -252,7 +254,7 @@ class Reader:
                 if await self._is_behind(self._consumer):
                     raise RuntimeError("nothing arrives although there is something")
                 heard = now
-            if now - tidied > _IDLE_COMMIT_S:
+            if now - tidied > min(_IDLE_COMMIT_S, config.session_timeout_s / 4):
                 tidied = now
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._commit_notes(), _IDLE_COMMIT_S)
@@ -262,7 +264,7 @@ class Reader:
 
         A commit that is accepted shows that they are not; else the client joins the group again.
         """
-        self._lapsed |= now - self._alive_s > self._config.session_timeout_s
+        self._lapsed |= self._is_overdue(now)
         self._alive_s = now
         if self._lapsed and not self._moving:
             with self._lock:
@@ -272,10 +274,14 @@ class Reader:
                 self._lapsed = False
             self._alive_s = self._monotonic()
 
+    def _is_overdue(self, now: float) -> bool:
+        session_s = self._config.session_timeout_s
+        return now - self._alive_s > session_s or (bool(self._partitions) and now - self._proven_s > session_s)
+
     def term(self) -> int | None:
         with self._lock:
-            overdue = self._monotonic() - self._alive_s > self._config.session_timeout_s
-            return None if self._moving or self._lapsed or overdue else self._generation
+            unsure = self._moving or self._lapsed or self._is_overdue(self._monotonic())
+            return None if unsure else self._generation
 
     async def _seek_back(self, consumer: AIOKafkaConsumer) -> None:
         with self._lock:
@@ -347,6 +353,7 @@ class Reader:
         consumer = self._consumer
         if consumer is None:
             return
+        joined_s = self._monotonic()
         counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in self._config.signals}
         notes = {at: _read_metadata(found) for at, found in (await self._committed(arrived)).items()}
         marked = [note.marks for note in notes.values()]
@@ -373,6 +380,7 @@ class Reader:
             self._partitions = parts
             self._round = 0
             self._generation += 1
+            self._proven_s = joined_s
             self._lapsed = False
             self._moving = False
             self.counts.rebalances += 1
@@ -496,23 +504,27 @@ class Reader:
                 part.behind = True
         if not offsets:
             return
+        asked_s = self._monotonic()
         try:
             await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
             raise _GoneError from error
         with self._lock:
+            self._proven_s = max(self._proven_s, asked_s)
             self.counts.commits += 1
             for at in offsets:
                 if at in self._partitions:
                     self._partitions[at].behind = False
 
     async def _commit_notes(self) -> None:
+        """Write down what changed; all of it now and then, to hear from the brokers that it is still ours."""
         with self._lock:
             marks = self._watermarks()
+            prove = self._monotonic() - self._proven_s > self._config.session_timeout_s / 2
             old = (
                 []
                 if self._moving
-                else [at for at, part in self._partitions.items() if part.behind or part.noted != marks]
+                else [at for at, part in self._partitions.items() if prove or part.behind or part.noted != marks]
             )
         if old:
             with suppress(_GoneError):
