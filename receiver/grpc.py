@@ -38,6 +38,7 @@ with half of the biggest size for `_AHEAD_S`; one that takes longer has to be co
 the budget can be held, by fast senders of the biggest messages, for that long."""
 
 _FOR_EVER_MS: Final = (1 << 31) - 1
+_SPARE_S: Final = 2.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -156,10 +157,13 @@ def _authorization(context: Context) -> list[str]:
 
 def _options(limits: LimitsConfig) -> list[tuple[str, int]]:
     """`grpc.so_reuseport` off: else a second process silently shares the port. `maximum_concurrent_rpcs` is not used:
-    its refusal is RESOURCE_EXHAUSTED, on which senders drop their data. What runs on an old connection is finished."""
+    its refusal is RESOURCE_EXHAUSTED, on which senders drop their data. An old connection has as long to finish as a
+    request may take; a watcher of health, which never finishes, is cut off then."""
     age_ms = int(limits.connection_age_s * 1000) or _FOR_EVER_MS
+    longest_s = limits.wait_s + limits.body_timeout_s + limits.ack_timeout_s + _SPARE_S
     return [
         ("grpc.max_connection_age_ms", min(age_ms, _FOR_EVER_MS)),
+        ("grpc.max_connection_age_grace_ms", int(longest_s * 1000)),
         ("grpc.max_receive_message_length", limits.request_bytes_max),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.max_concurrent_streams", 100),

@@ -215,3 +215,13 @@ async def test_an_old_connection_is_ended_and_what_runs_on_it_is_answered(start:
         await unary(channel)(protobuf(traces()), timeout=10)
 
     assert len(journal.frames) == 2
+
+
+async def test_a_watcher_of_health_does_not_keep_an_old_connection(start: Start) -> None:
+    receiver = await start(limits={"connection_age_s": 0.1, "body_timeout_s": 0.1, "ack_timeout_s": 0.1})
+    async with grpc.aio.insecure_channel(str(receiver.grpc_address)) as channel:
+        watching: Any = health_pb2_grpc.HealthStub(channel)
+        watch = watching.Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+
+        assert await watch.code() == grpc.StatusCode.UNAVAILABLE
