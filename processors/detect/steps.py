@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any, Final, TypeAlias
@@ -167,7 +167,7 @@ _ANCESTORS_MAX: Final = 64
 """Parents may form a circle: nothing stops a sender from that."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of one trace, for code that walks. Fields as in `STEP` and `FINGERPRINT`."""
 
@@ -196,9 +196,20 @@ class Step:
     max_tokens: int
     input_size: int
     window: int
-    input_sketch: Tokens
-    output_sketch: Tokens
-    long_tokens: Tokens
+    sketches: Sequence[npt.NDArray[np.uint32]] = field(repr=False)
+    """Of input, output and long tokens; the properties make sets of them for the few steps whose words matter."""
+
+    @cached_property
+    def input_sketch(self) -> Tokens:
+        return frozenset(self.sketches[0].tolist())
+
+    @cached_property
+    def output_sketch(self) -> Tokens:
+        return frozenset(self.sketches[1].tolist())
+
+    @cached_property
+    def long_tokens(self) -> Tokens:
+        return frozenset(self.sketches[2].tolist())
 
     @property
     def failed(self) -> bool:
@@ -231,8 +242,6 @@ class Trace:
         for index in range(len(self._rows)):
             start = columns["sketch"][index]
             ends = list(accumulate((columns[name][index] for name in _COUNTS), initial=start))
-            parts = (hashes[low:high].tolist() for low, high in pairwise(ends))
-            inputs, outputs, long_tokens = map(frozenset, parts)
             steps.append(
                 Step(
                     index=index,
@@ -240,9 +249,7 @@ class Trace:
                     flags=Flag(columns["flags"][index]),
                     error=ErrorClass(columns["error"][index]),
                     finish=Finish(columns["finish"][index]),
-                    input_sketch=inputs,
-                    output_sketch=outputs,
-                    long_tokens=long_tokens,
+                    sketches=[hashes[low:high] for low, high in pairwise(ends)],
                     **{name: columns[name][index] for name in _PLAIN},
                 )
             )

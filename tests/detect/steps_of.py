@@ -20,12 +20,12 @@ def read(fingerprint: bytes) -> Step | None:
     if not fingerprint:
         return None
     head = np.frombuffer(fingerprint, FINGERPRINT, 1)[0]
-    tokens = np.frombuffer(fingerprint, "<u4", offset=FINGERPRINT.itemsize).tolist()
+    tokens = np.frombuffer(fingerprint, "<u4", offset=FINGERPRINT.itemsize)
     counts = [int(head[f"{name}_tokens_count"]) for name in ("input", "output", "long")]
     assert len(tokens) == sum(counts)
     sketches = [tokens[sum(counts[:n]) : sum(counts[: n + 1])] for n in range(3)]
     for sketch in sketches:
-        assert sketch == sorted(set(sketch)), "sorted, each once"
+        assert sketch.tolist() == sorted(set(sketch.tolist())), "sorted, each once"
     fields: dict[str, Any] = {
         name: int(head[name])
         for name in FINGERPRINT.names or ()
@@ -35,14 +35,7 @@ def read(fingerprint: bytes) -> Step | None:
     fields |= {"error": ErrorClass(fields["error"]), "finish": Finish(fields["finish"])}
     unknown: dict[str, Any] = dict.fromkeys(("index", "start", "end", "span_id", "parent_id", "window"), 0)
     unknown |= {"input_tokens": -1, "output_tokens": -1}
-    input_sketch, output_sketch, long_tokens = map(frozenset, sketches)
-    return Step(
-        **fields,
-        **unknown,
-        input_sketch=input_sketch,
-        output_sketch=output_sketch,
-        long_tokens=long_tokens,
-    )
+    return Step(**fields, **unknown, sketches=sketches)
 
 
 def step(of: Mapping[str, object], **fields: Any) -> Step:
