@@ -275,21 +275,22 @@ class Rollups:
             if self._rounds.stopping:
                 break
             began = time.perf_counter()
-            counted += self._count(part)
+            minutes, again = self._count(part)
+            counted += minutes
             with self._lock:
                 self._counts.seconds += time.perf_counter() - began
                 for minute in part:
-                    self._settle(minute, due[minute], now)
+                    self._settle(minute, due[minute], now, again=minute in again)
                 self._note()
         return counted
 
-    def _settle(self, minute: _Minute, touches: int, now_s: float) -> None:
+    def _settle(self, minute: _Minute, touches: int, now_s: float, *, again: bool) -> None:
         entry = self._dirty[minute]
         self._counted[minute] = self._counted.pop(minute, 0) + 1
         if len(self._counted) > self._config.dirty_max:
             del self._counted[next(iter(self._counted))]
         # Another process may have begun to count before that, by a clock that is ahead: its version would win.
-        if entry.touches == touches and now_s - entry.touched_s >= self._skew_s:
+        if not again and entry.touches == touches and now_s - entry.touched_s >= self._skew_s:
             del self._dirty[minute]
         else:
             entry.due_s = self._now_s() + self._late_s(minute)
@@ -306,11 +307,13 @@ class Rollups:
         if part:
             yield part
 
-    def _count(self, minutes: list[_Minute]) -> int:
+    def _count(self, minutes: list[_Minute]) -> tuple[int, set[_Minute]]:
+        """How many were counted, and which have to be once more: another process counted them at the same time."""
+        again: set[_Minute] = set()
         kept_since_ms = self._wall_ns() // 10**6 - self._keep_ms
         if self._keep_ms and any(at * 1_000 < kept_since_ms + _DAY_MS for at, _ in minutes):
             found = self._read("rollups_expired", minutes, {"kept_since": kept_since_ms})
-            expired = {(int(row["minute"]), str(row["tenant"])) for row in found.to_pylist()}
+            expired = _of_rows(found)
             minutes = [minute for minute in minutes if minute not in expired]
             with self._lock:
                 self._counts.expired += len(expired)
@@ -318,9 +321,10 @@ class Rollups:
             # From before the count begins: whoever reads later has seen more, and must win.
             (version,) = self._read("rollups_version", minutes, {}).column("version").to_pylist()
             self._store.derive(_COUNT, {**_due(minutes), "version": version})
+            again = _of_rows(self._read("rollups_overtaken", minutes, {}))
             with self._lock:
                 self._counts.minutes += len(minutes)
-        return len(minutes)
+        return len(minutes), again
 
     def _find_lost(self) -> None:
         """Take from the store what was dirty when the program stopped, or what memory had no room for."""
@@ -356,6 +360,10 @@ _DUE: Final = "arrayZip({tenants:Array(String)}, arrayMap(at -> toDateTime(at, '
 
 def _due(minutes: list[_Minute]) -> dict[str, Any]:
     return {"tenants": [tenant for _, tenant in minutes], "minutes": [at for at, _ in minutes]}
+
+
+def _of_rows(found: pa.Table) -> set[_Minute]:
+    return {(int(row["minute"]), str(row["tenant"])) for row in found.to_pylist()}
 
 
 def _count_sql() -> str:

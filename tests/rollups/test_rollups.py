@@ -296,5 +296,33 @@ def test_of_two_workers_that_count_one_minute_at_once_the_one_that_saw_more_wins
     assert world.sums() == recount(world)
 
 
+def test_a_group_that_vanished_while_another_worker_counted_does_not_stay(world: World) -> None:
+    """Who counts later writes zeros only for groups it finds; the slow one's are written after it has looked."""
+    world.deliver([llm(1)])
+    world.now_s += 200
+
+    class SlowOnce:
+        read_arrow = world.store.read_arrow
+
+        def derive(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+            rows = world.store.read_arrow(sql[sql.index("SELECT") :], params)
+            world.deliver([llm(1, duration=5 * 10**9, response_model="gpt-4o-mini")])
+            world.now_s += 2_000
+            assert world.rollups.tick() == 1
+            (read,) = rows.rename_columns(columns_of(sql)).to_pylist()
+            batch_ = pa.RecordBatch.from_pylist([read], schema=ROLLUP_1M.arrow)
+            world.store.insert(ROLLUP_1M, batch_, f"slow-{world.tenant}")
+            self.derive = world.store.derive  # type: ignore[method-assign]
+
+    slow = Rollups(store=SlowOnce(), journal=Journal(), wall_ns=world.wall_ns)
+    assert slow.tick() == 1
+    assert len(world.sums()) == 2
+    assert slow.stats().dirty == 1
+    world.now_s += 200
+    assert slow.tick() == 1
+    assert world.sums() == recount(world)
+    assert slow.stats().dirty == 0
+
+
 def columns_of(sql: str) -> list[str]:
     return sql[sql.index("(") + 1 : sql.index(")")].split(", ")
