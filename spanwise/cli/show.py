@@ -250,5 +250,6 @@ def trace_heading(trace: Row) -> str:
         f"{count(trace['error_count'])} errors",
         f"{count(trace['input_tokens'])} → {count(trace['output_tokens'])} tokens",
         cost(trace["cost_usd"]) + (f" + {trace['unpriced_calls']} unpriced" if trace["unpriced_calls"] else ""),
+        *([f"not decided as a whole: {clean(trace['partial'])}"] if trace["partial"] else []),
     ]
     return " · ".join(parts)

@@ -52,6 +52,7 @@ SUMMARY: dict[str, Any] = {
     "output_tokens": 34,
     "cost_usd": Decimal("0.00334"),
     "unpriced_calls": 0,
+    "partial": "",
 }
 TREE = [
     span("a", kind="agent", name="invoke_agent planner", duration_ns=3_214_000_000, usage_scope="aggregate")
@@ -313,3 +314,13 @@ def test_a_terminal_gets_a_drawn_table_that_fits() -> None:
 
     assert "━" in out.getvalue() or "─" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("partial", "end"), [("", "$0.500"), ("oversized", "$0.500 · not decided as a whole: oversized")]
+)
+def test_heading_of_a_trace_says_if_its_sums_are_partial(partial: str, end: str) -> None:
+    names = "duration_ns span_count llm_calls tool_calls error_count input_tokens output_tokens unpriced_calls"
+    trace = dict.fromkeys(names.split(), 1) | {"trace_id": "a" * 32, "start_time": "2026-06-01T12:00:00Z"}
+    heading = show.trace_heading(trace | {"cost_usd": Decimal("0.5"), "unpriced_calls": 0, "partial": partial})
+    assert heading.endswith(f" tokens · {end}")
