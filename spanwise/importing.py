@@ -184,8 +184,9 @@ def _json_units(path: Path, start: int) -> Iterator[Unit | Broken]:
             line_number += 1
             end += len(line)
             long = len(line) > UNIT_BYTES_MAX
-            while long and not line.endswith(b"\n") and (line := file.readline(UNIT_BYTES_MAX)):
-                end += len(line)
+            rest = line
+            while long and not rest.endswith(b"\n") and (rest := file.readline(UNIT_BYTES_MAX)):
+                end += len(rest)
             if end <= start or not line.strip():
                 continue
             place = f"line {line_number}"

@@ -294,16 +294,17 @@ def test_a_packed_file_that_is_cut_short_is_told(
     assert "cannot be unpacked" in report.listed[0]
 
 
+@pytest.mark.parametrize("after", [b"\n" + line("b"), b""])
 def test_a_line_beyond_the_limit_is_left_out_without_reading_it_whole(
-    tmp_path: Path, otlp: Endpoint, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, otlp: Endpoint, monkeypatch: pytest.MonkeyPatch, after: bytes
 ) -> None:
     monkeypatch.setattr(importing, "UNIT_BYTES_MAX", 1 << 20)
     file = tmp_path / "data.jsonl"
-    file.write_bytes(line("a") + b'{"' + b"x" * (3 << 20) + b"\n" + line("b"))
+    file.write_bytes(line("a") + b'{"' + b"x" * (3 << 20) + after)
 
     report = run(file, otlp)
 
-    assert otlp.spans == ["a", "b"]
+    assert otlp.spans == ["a", "b"][: 1 + bool(after)]
     assert report.listed == [f"{file}: line 2: longer than 1 MiB"]
 
 
