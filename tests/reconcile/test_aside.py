@@ -432,8 +432,7 @@ def test_no_more_of_it_is_read_than_the_limit(world: World, monkeypatch: pytest.
 
 
 def test_a_round_after_a_restart_reads_no_more_than_other_rounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for trace in range(1, 41):
-        world.arrive([llm(100 * trace + n, trace=trace) for n in range(10)])
+    world.arrive([llm(100 * trace + n, trace=trace) for trace in range(1, 41) for n in range(10)])
     world.start(rows_per_round=50)
     world.reconciler.rebuild(0)
     rows = rows_read(world, monkeypatch)
@@ -460,8 +459,7 @@ def test_a_round_of_long_traces_that_go_on_reads_no_more_than_other_rounds(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.start(rows_per_round=50)
-    for trace in range(1, 41):
-        world.arrive([llm(100 * trace + n, trace=trace) for n in range(10)])
+    world.arrive([llm(100 * trace + n, trace=trace) for trace in range(1, 41) for n in range(10)])
     world.settle()
     rows = rows_read(world, monkeypatch)
     world.arrive([llm(100 * trace + 50, trace=trace) for trace in range(1, 41)])
@@ -474,8 +472,7 @@ def test_a_round_of_long_traces_that_go_on_reads_no_more_than_other_rounds(
 
 def test_a_trace_that_fails_in_a_round_of_long_traces_is_found(world: World, price: Choking) -> None:
     restart(world, price, rows_per_round=50)
-    for trace in range(1, 41):
-        world.arrive([llm(100 * trace + n, trace=trace) for n in range(10)])
+    world.arrive([llm(100 * trace + n, trace=trace) for trace in range(1, 41) for n in range(10)])
     world.settle()
     arrive_bad(world, 20, first=9_000)
     world.arrive([llm(100 * trace + 50, trace=trace) for trace in range(1, 41) if trace != 20])
