@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,14 @@ def test_sending_letters_again_takes_as_long_as_it_needs_and_ends_where_nothing_
     else:
         with pytest.raises(JournalError, match=r"cannot reach Kafka .*: TimeoutError"):
             replay_dead_letters(config)
+
+
+def test_a_letter_that_others_wrote_keeps_the_time_it_was_received(cluster: Cluster, tmp_path: Path) -> None:
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}))
+    produce(cluster.addresses, config.traces_topic, b"garbage", one(1))
+    time.sleep(0.1)
+    read = datetime.now(UTC)
+    with reading(config, tmp_path) as journal:
+        journal.done(take(journal))
+    (letter,) = list_dead_letters(config, 10)
+    assert letter.received < read

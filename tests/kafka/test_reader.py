@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
@@ -281,3 +282,31 @@ def test_a_worker_that_is_cut_off_from_the_brokers_for_a_session_is_not_sure_of_
             cluster.brokers[0].resume()
         wait_until(lambda: journal.term() is not None)
         _takes(journal, 1)
+
+
+def test_a_planned_range_whose_records_have_expired_is_counted_and_passed_over(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}, flush_s=0.2))
+    with reading(config, tmp_path) as journal:
+        append(journal, *(one(number) for number in range(1, 6)))
+        take(journal)
+
+    async def expire() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=cluster.addresses)
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(config.traces_topic, 0): RecordsToDelete(before_offset=5)})
+        finally:
+            await admin.close()
+
+    asyncio.run(expire())
+    with reading(config, tmp_path) as journal:
+        append(journal, one(9))
+        gone = take(journal)
+        journal.done(gone)
+        following = take(journal)
+        journal.done(following)
+        assert journal.stats().expired == 1
+    assert gone.frames == ()
+    assert [frame.body for frame in following.frames] == [one(9)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from spanwise.journal import KafkaJournalConfig, SqliteJournal
+from spanwise.journal.kafka.journal import KafkaJournal
 from spanwise.journal.kafka.writer import Writer
 from tests.kafka.broker import Cluster
 from tests.kafka.fleet import journal_config, made
@@ -169,3 +171,30 @@ def _ends(cluster: Cluster, config: KafkaJournalConfig) -> dict[tuple[str, int],
             await consumer.stop()
 
     return asyncio.run(run())
+
+
+def test_retention_counts_from_when_a_request_was_written_not_from_when_it_was_received(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Else what a spool held for long would be deleted before a worker that lags has read it."""
+    config = made(journal_config(cluster.addresses, topics={"partitions": 1}))
+    long_ago = time.time_ns() - 100 * 3600 * 10**9
+    journal = KafkaJournal(config, tmp_path, wall_clock_ns=lambda: long_ago)
+    try:
+        append(journal, one(1))
+    finally:
+        journal.close()
+
+    async def read() -> Any:
+        consumer = AIOKafkaConsumer(bootstrap_servers=cluster.addresses)
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(config.traces_topic, 0)])
+            await consumer.seek_to_beginning()
+            return await consumer.getone()
+        finally:
+            await consumer.stop()
+
+    message = asyncio.run(read())
+    assert abs(message.timestamp / 1000 - time.time()) < 60
+    assert dict(message.headers)["spanwise-received-unix-nano"] == b"%d" % long_ago

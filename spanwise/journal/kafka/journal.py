@@ -201,7 +201,7 @@ class KafkaJournal:
             reason = f"{reason}; the first {len(value)} of {len(record.value)} bytes"
         letter = (self._config.dead_letters_topic, None, value, as_letter(record, reason))
         writer = self._writer
-        if writer is None or not await writer.send([letter], record.timestamp_ms):
+        if writer is None or not await writer.send([letter]):
             raise JournalError("cannot write a dead letter: the Kafka brokers do not answer")
 
     # Figures and end

@@ -46,6 +46,7 @@ class DeadLetter:
 def as_letter(record: Record, reason: str) -> list[tuple[str, bytes]]:
     """The headers a record gets as a dead letter."""
     kept = {key: value for key, value in record.headers if key in _OURS and len(value or b"") <= names.HEADER_BYTES_MAX}
+    kept.setdefault(names.RECEIVED, b"%d" % (record.timestamp_ms * 1_000_000))
     return [
         *kept.items(),
         (names.REASON, reason[:_REASON_CHARS_MAX].encode()),

@@ -196,12 +196,12 @@ class Writer:
         records = [
             (topic, partition, body, headers(tenant, received_unix_nano, items)) for partition, items, body in parts
         ]
-        return await self.send(records, received_unix_nano // 1_000_000)
+        return await self.send(records)
 
-    async def send(self, records: Sequence[tuple[str, int | None, bytes, Headers]], timestamp_ms: int) -> bool:
+    async def send(self, records: Sequence[tuple[str, int | None, bytes, Headers]]) -> bool:
         """Hand (topic, partition, value, headers) over; True once all are acknowledged, False if the brokers are away.
 
-        No value may be longer than `message_bytes_max`.
+        No value may be longer than `message_bytes_max`. Retention counts from now, however long a spool had it.
         """
         producer = self._producer
         if producer is None:
@@ -210,11 +210,7 @@ class Writer:
         try:
             async with asyncio.timeout(self._config.ack_timeout_s):
                 for topic, partition, value, around in records:
-                    futures.append(
-                        await producer.send(
-                            topic, value, partition=partition, headers=list(around), timestamp_ms=timestamp_ms
-                        )
-                    )
+                    futures.append(await producer.send(topic, value, partition=partition, headers=list(around)))
                 await asyncio.gather(*futures)
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
             for future in futures:
