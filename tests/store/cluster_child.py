@@ -21,7 +21,7 @@ import chdb
 from clickhouse_connect.driver.exceptions import Error as DriverError
 
 from spanwise.model import CONTENT, SPANS, TRACES
-from spanwise.reconciler import _Queries
+from spanwise.reconciler.queries import Queries
 from spanwise.retention import Retention
 from spanwise.store import Store, StoreConfig, TtlDays, TtlOptions, connect
 from spanwise.store import cluster as clusters
@@ -136,7 +136,7 @@ def aside(store: Store) -> list[Any]:
     store.insert(
         TRACES, batch(TRACES, [{"tenant": "t", "version": 5, "partial": "failed", "duration_ns": 9, **mine}]), "aside"
     )
-    queries = _Queries(store, time.time_ns)
+    queries = Queries(store, time.time_ns)
     (found,) = queries.failed(10)
     (row,) = queries.sums(found.key, found.low_ns, found.high_ns).to_pylist()
     (rows,) = queries.spans({found.key: (found.low_ns, found.high_ns)}, 2)

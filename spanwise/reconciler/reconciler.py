@@ -16,31 +16,25 @@ in `partial`: there a failed one is found again after a restart, and so neither 
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
 from processors.columns import (
-    Array,
-    Bools,
     Ints,
     arrow,
     compute,
     copied,
     dense,
     encode,
-    first_filled,
-    first_rows,
     is_known,
     is_one_of,
     numbers,
@@ -48,57 +42,27 @@ from processors.columns import (
     replaced,
     together,
 )
-from processors.log_join import assign, conversations, join
-from processors.reconcile import (
-    CALLS,
-    LOG,
-    NARROW,
-    NATIVE_DIALECTS,
-    Decision,
-    decide,
-    decided,
-    latest,
-    narrow,
-    next_version,
-    summarise,
-)
+from processors.log_join import assign, join
+from processors.reconcile import NARROW, Decision, decide, decided, latest, narrow, next_version, summarise
 from spanwise.halving import culprits
-from spanwise.model import CONTENT, LOG_EVENTS, SPANS, TRACES
+from spanwise.model import CONTENT, LOG_EVENTS, SPANS
+from spanwise.reconciler.calls import RecentCalls, call_keys
+from spanwise.reconciler.config import ReconcilerConfig
+from spanwise.reconciler.parts import CorrectionSink, Detection, Found, Notes, Reader, ReconcileObserver, Territory
+from spanwise.reconciler.queries import IDS_PER_QUERY, Known, Queries, Range, Record
+from spanwise.reconciler.round import Dirty, Round
+from spanwise.reconciler.rows import PARTNER_NS, TIME_MAX, Key, ids_of, keys_by_row, keys_of, touches_of
 from spanwise.refingerprint import Refingerprint
 from spanwise.rounds import Rounds
 from spanwise.stage import Processor
-from spanwise.store import StoreError, load_sql
+from spanwise.store import StoreError
 
 log = structlog.get_logger(__name__)
 
 WATERMARK: Final = "reconcile.received_ms"
-_SECOND_NS: Final = 10**9
-_ANCIENT_NS: Final = 946_684_800 * _SECOND_NS
-"""2000-01-01: no agent is older."""
-_FUTURE_NS: Final = 24 * 3600 * _SECOND_NS
-_PARTNER_NS: Final = 600 * _SECOND_NS
-_LOG_SLACK_NS: Final = 3600 * _SECOND_NS
-"""Records are looked for this long before and after the spans of a trace."""
-_IDS_PER_QUERY: Final = 5_000
-"""The text of a query is at most 256 KiB by default."""
-_TIME_MAX: Final = 2**63 - 1
 _CONTENT_BYTES: Final = 64 << 20
 _ROWS_WITH_CONTENT: Final = 1_000
 """Joined spans whose content is read at once, and the bytes of it."""
-
-_NARROW_SQL: Final = {
-    "attribute_count": "toInt32(length(attribute_types)) AS attribute_count",
-    "content_count": "toInt32(length(content)) AS content_count",
-}
-_NOT_ADDED: Final = ("tenant", "trace_id", "work", "findings", "finding_severity", "partial", "version")
-"""Columns of `traces` that are no sums."""
-_HEX_LIST: Final = re.compile("[0-9a-f,]*")
-_CALL_SCHEMA: Final = pa.schema(
-    [("tenant", pa.utf8()), ("trace_id", pa.utf8()), ("key", pa.utf8()), ("sure", arrow.bool_())]
-)
-_PARTNERS_MAX: Final = 1_000
-"""A scripted model server may answer every call with one id."""
-
 OVERSIZED: Final = "oversized"
 FAILED: Final = "failed"
 _TRIES_PER_ROUND: Final = 200
@@ -106,92 +70,6 @@ _TRIES_PER_ROUND: Final = 200
 _DOUBTFUL_ROUNDS: Final = 3
 """Rounds that fail one after the other before a trace may be to blame for an error that is mostly the store's."""
 _NEVER: Final = float("inf")
-_WORK_MAX: Final = 10_000
-"""Elements of `work` of a trace that the store adds up."""
-
-
-class ReconcilerConfig(BaseModel):
-    """When a trace is decided and how much of that happens at once."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    quiet_s: float = Field(1.0, ge=0, description="A trace is decided once nothing has arrived for it this long.")
-    dirty_max_s: float = Field(10.0, ge=0, description="A trace that never goes quiet is decided this often.")
-    tick_s: float = Field(0.25, gt=0, description="Pause between two rounds.")
-    traces_per_round: int = Field(5_000, ge=1, description="Most traces decided in one round.")
-    rows_per_round: int = Field(200_000, ge=1, description="Most spans decided in one round, but at least one trace.")
-    dirty_traces_max: int = Field(
-        200_000, ge=1, description="Traces waiting in memory; further ones are found again in the store."
-    )
-    cached_rows_max: int = Field(
-        100_000, ge=0, description="Spans held in memory until their trace is decided; older ones are read back."
-    )
-    recent_calls_max: int = Field(
-        100_000, ge=0, description="Model calls remembered to find the same call reported in another trace."
-    )
-    recent_calls_s: float = Field(120.0, ge=0, description="How long a model call is remembered for that.")
-    records_max: int = Field(10_000, ge=1, description="Log records without a trace that wait for their trace at once.")
-    retry_max_s: float = Field(30.0, ge=0.1, description="Longest pause after rounds that failed.")
-    spans_per_trace_max: int = Field(
-        200_000, ge=1, description="A trace with more spans is not read back: its summary says `oversized`."
-    )
-    aside_traces_max: int = Field(
-        1_000, ge=1, description="Traces remembered that cannot be decided, or are oversized and go on."
-    )
-    aside_max_s: float = Field(
-        600.0, ge=1, description="Longest pause between two attempts to decide or add up one of these."
-    )
-
-
-class Reader(Protocol):
-    def read_arrow(
-        self, sql: str, params: Mapping[str, Any] | None = None, *, schema: pa.Schema | None = None
-    ) -> pa.Table: ...
-
-
-class CorrectionSink(Protocol):
-    def write(self, token: str, spans: pa.RecordBatch, content: pa.RecordBatch, log_events: pa.RecordBatch) -> int: ...
-    def rewrite(self, spans: pa.RecordBatch, token: str) -> None: ...
-    def write_traces(self, traces: pa.RecordBatch, token: str) -> None: ...
-
-
-class Detection(Protocol):
-    """A detector, as far as rounds drive it."""
-
-    def arrived(self, rows: pa.RecordBatch) -> None: ...
-    def clear(self) -> None: ...
-    def due(self) -> list[_Key]: ...
-    def ending(self) -> list[tuple[_Key, int, int]]: ...
-    def look(self, keys: Iterable[_Key], began_ms: int) -> None: ...
-    def let_go(self, key: _Key) -> None: ...
-    def stored(self, keys: Iterable[_Key]) -> Mapping[_Key, Found]: ...
-    def decided(
-        self, keys: Iterable[_Key], known_before: Iterable[_Key], rows: pa.RecordBatch, began_ms: int
-    ) -> Mapping[_Key, Found]: ...
-
-
-class Found(Protocol):
-    """What the summary of a trace says about its findings."""
-
-    @property
-    def findings(self) -> list[str]: ...
-    @property
-    def severity(self) -> str: ...
-
-
-class Notes(Protocol):
-    """A journal, as far as it keeps notes across restarts."""
-
-    def get_meta(self, key: str) -> str | None: ...
-    def set_meta(self, key: str, value: str) -> None: ...
-
-
-class Territory(Protocol):
-    """Which traces are this program's to decide, where several share one store."""
-
-    def owned(self, trace_ids: Sequence[str]) -> Sequence[bool]: ...
-    def term(self) -> int | None:
-        """Changes whenever traces come or go; None while they are on the move, or may have gone unnoticed."""
 
 
 class _Everything:
@@ -204,11 +82,6 @@ class _Everything:
 
 class _MovedError(Exception):
     """Traces came or went while they were being decided: what was read may be old, so nothing is written."""
-
-
-class ReconcileObserver(Protocol):
-    def reconciled(self, traces: int, seconds: float) -> None: ...
-    def reconcile_failed(self) -> None: ...
 
 
 class _Silent:
@@ -252,31 +125,11 @@ class ReconcilerStats:
     """Failed traces there was no room for: they are found again in the store."""
 
 
-_Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Dirty:
-    first_s: float
-    last_s: float
-    received_ms: int
-    low_ns: int
-    high_ns: int
-    rows: int
-    read: bool
-    """The store may have rows of it that memory does not have."""
-    touches: int = 1
-    since_ms: int = _TIME_MAX
-    """Earliest receipt of what came since a round began that decides it."""
-    found: bool = False
-    """Found in the store again: what was corrected of it may not have been told to `recount`."""
-
-
 @dataclass(slots=True)
 class _Aside:
     """A trace that no round takes along."""
 
-    entry: _Dirty
+    entry: Dirty
     reason: str
     tried_s: float
     wait_s: float
@@ -298,90 +151,6 @@ class _Counts:
     failed_attempts: int = 0
     added_up: int = 0
     aside_overflows: int = 0
-
-
-class _Record(NamedTuple):
-    """A log record without a trace, by what may tell its trace."""
-
-    tenant: str
-    conversation: str
-    response: str
-    at_ns: int
-    received_ms: int
-
-
-class _Range(NamedTuple):
-    """A trace to be found in the store."""
-
-    key: _Key
-    received_ms: int
-    low_ns: int
-    high_ns: int
-    rows: int
-    """At least so many of it are there."""
-
-
-class _Known(NamedTuple):
-    low_ns: int
-    high_ns: int
-    version: int
-    day: int
-    spans: int
-
-
-@dataclass(slots=True)
-class _Round:
-    """The traces of one round and what memory holds of them."""
-
-    keys: dict[_Key, _Dirty]
-    rows: list[pa.RecordBatch] = field(default_factory=list)
-    touches: dict[_Key, int] = field(default_factory=dict)
-    """How often each had been touched when the round began."""
-    began_ms: int = 0
-    """From before anything was read: who read earlier knows less, and must not win by being slow."""
-    known: dict[_Key, _Known] | None = None
-    """What the store says of them; None: not asked yet."""
-
-    def take(self, key: _Key, entry: _Dirty) -> None:
-        self.keys[key] = entry
-        self.touches[key] = entry.touches
-        entry.since_ms = _TIME_MAX
-
-    def part(self, keys: Iterable[_Key]) -> _Round:
-        """Some of the traces, without their rows: those are gone from memory."""
-        some = {key: self.keys[key] for key in keys}
-        return _Round(some, touches={key: self.touches[key] for key in some})
-
-    def parts(self, rows_max: int, spans_max: int) -> Iterator[_Round]:
-        """All of it, if that is not much more than `rows_max` rows; else parts with no more of them, or one trace.
-
-        What was summarised before is read back whole, unless it has more than `spans_max` spans.
-        """
-        known = self.known or {}
-        sizes = {
-            key: (0 if known[key].spans > spans_max else known[key].spans) if key in known else entry.rows
-            for key, entry in self.keys.items()
-        }
-        if sum(sizes.values()) <= 2 * rows_max:
-            yield self
-            return
-        some: list[_Key] = []
-        rows = 0
-        for key, size in sizes.items():
-            if some and rows + size > rows_max:
-                yield self._with_rows(some)
-                some, rows = [], 0
-            some.append(key)
-            rows += size
-        yield self._with_rows(some)
-
-    def _with_rows(self, keys: Sequence[_Key]) -> _Round:
-        wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in keys])
-        some = self.part(keys)
-        some.rows = [rows.filter(compute.is_in(_joined(rows), value_set=wanted)) for rows in self.rows]
-        some.began_ms = self.began_ms
-        some.known = {key: one for key, one in (self.known or {}).items() if key in some.keys}
-        return some
 
 
 class Reconciler:
@@ -412,7 +181,7 @@ class Reconciler:
         self._detector = detector
         self._arrived: list[pa.RecordBatch] = []
         self._arrived_rows = 0
-        self._queries = _Queries(store, wall_ns)
+        self._queries = Queries(store, wall_ns)
         self._sink = sink
         self._price = price
         self._journal = journal
@@ -423,19 +192,19 @@ class Reconciler:
         self._clock = clock
         self._wall_ns = wall_ns
         self._lock = threading.Lock()
-        self._dirty: dict[_Key, _Dirty] = {}
-        self._aside: dict[_Key, _Aside] = {}
+        self._dirty: dict[Key, Dirty] = {}
+        self._aside: dict[Key, _Aside] = {}
         self._aside_more = True
         """The store may know of failed traces that memory does not have."""
         self._failed_rounds = 0
-        self._correcting: Mapping[_Key, _Dirty] = {}
-        self._doubtful: dict[_Key, _Dirty] = {}
+        self._correcting: Mapping[Key, Dirty] = {}
+        self._doubtful: dict[Key, Dirty] = {}
         """Traces that went while they were corrected: that may have come after what their new owner decided."""
         self._cache: list[pa.RecordBatch] = []
         self._cached_rows = 0
-        self._calls = _RecentCalls(self._config)
+        self._calls = RecentCalls(self._config)
         self._refingerprint = Refingerprint()
-        self._records: list[_Record] = []
+        self._records: list[Record] = []
         self._has_logs = self._has_loose_logs = False
         self._warm = False
         since = journal.get_meta(WATERMARK)
@@ -505,9 +274,9 @@ class Reconciler:
 
     def touched(self, spans: pa.RecordBatch, log_events: pa.RecordBatch) -> None:
         """Rows that were just stored. Durable notes are made before it returns."""
-        touches = [*_touches(spans, "start_time"), *_touches(log_events, "time")]
+        touches = [*touches_of(spans, "start_time"), *touches_of(log_events, "time")]
         rows = copied(narrow(spans)) if spans.num_rows else None
-        calls = _call_keys(rows) if rows is not None else None
+        calls = call_keys(rows) if rows is not None else None
         ours = self._territory.owned([trace for (_, trace), *_ in touches])
         with self._lock:
             now = self._clock()
@@ -516,7 +285,7 @@ class Reconciler:
                 if key[1] and mine:
                     self._touch(key, now, received, low, high, count, read=False)
                 elif key[1]:  # it went while these rows were being stored, and memory let go of the others
-                    around = max(low - _PARTNER_NS, 0), min(high + _PARTNER_NS, _TIME_MAX)
+                    around = max(low - PARTNER_NS, 0), min(high + PARTNER_NS, TIME_MAX)
                     self._touch(key, now, received, *around, count, read=True)
             if rows is not None and calls is not None:
                 self._remember(rows)
@@ -526,7 +295,7 @@ class Reconciler:
                 self._loose_records(log_events)
             self._note()
 
-    def _touch(self, key: _Key, now: float, received: int, low: int, high: int, rows: int, *, read: bool) -> None:
+    def _touch(self, key: Key, now: float, received: int, low: int, high: int, rows: int, *, read: bool) -> None:
         entry = self._dirty.get(key)
         if entry is None and (aside := self._aside.get(key)) is not None:
             entry = aside.entry
@@ -542,7 +311,7 @@ class Reconciler:
             entry.rows += rows
             entry.read |= read
         elif len(self._dirty) < self._config.dirty_traces_max:
-            self._dirty[key] = _Dirty(now, now, received, low, high, rows, read)
+            self._dirty[key] = Dirty(now, now, received, low, high, rows, read)
         else:
             self._spilled_ms = received if self._spilled_ms is None else min(self._spilled_ms, received)
             self._overflow_ms = received if self._overflow_ms is None else min(self._overflow_ms, received)
@@ -558,7 +327,7 @@ class Reconciler:
         while self._cached_rows > self._config.cached_rows_max and self._cache:
             oldest = self._cache.pop(0)
             self._cached_rows -= oldest.num_rows
-            for key in _keys(oldest):
+            for key in keys_of(oldest):
                 if key in self._dirty:
                     self._dirty[key].read = True
 
@@ -574,7 +343,7 @@ class Reconciler:
         self._has_loose_logs = True
         columns = [plain(loose.column(name)).to_pylist() for name in ("tenant", "conversation_id", "response_id")]
         columns += [loose.column(name).cast(pa.int64()).to_pylist() for name in ("time", "received_at")]
-        self._records += sorted({record for record in map(_Record, *columns) if record.conversation or record.response})
+        self._records += sorted({record for record in map(Record, *columns) if record.conversation or record.response})
         del self._records[: -self._config.records_max]
 
     def _note(self) -> None:
@@ -645,7 +414,7 @@ class Reconciler:
             self._observer.reconciled(decided, seconds)
         return decided
 
-    def _round(self, chosen: _Round, term: int) -> int:
+    def _round(self, chosen: Round, term: int) -> int:
         decided = 0
         part = chosen
         try:
@@ -660,7 +429,7 @@ class Reconciler:
             return decided + self._isolate(part, term, error)  # the other parts are still dirty
         return decided
 
-    def _ask(self, chosen: _Round) -> None:
+    def _ask(self, chosen: Round) -> None:
         chosen.began_ms = self._wall_ns() // 10**6
         chosen.known = self._queries.known(chosen.keys)
 
@@ -672,12 +441,12 @@ class Reconciler:
             return self._failed_rounds >= _DOUBTFUL_ROUNDS and bool(error.code)
         return True
 
-    def _isolate(self, chosen: _Round, term: int, error: Exception) -> int:
+    def _isolate(self, chosen: Round, term: int, error: Exception) -> int:
         """Decide a round that failed in parts, and set aside the traces that fail alone."""
-        decided: list[_Key] = []
-        again: list[_Key] = []
+        decided: list[Key] = []
+        again: list[Key] = []
 
-        def attempt(keys: Sequence[_Key]) -> None:
+        def attempt(keys: Sequence[Key]) -> None:
             if self._rounds.stopping:
                 raise _MovedError
             spans = self._decide(chosen.part(keys), term)
@@ -687,7 +456,7 @@ class Reconciler:
                     again.extend(keys)
 
         blamed = {next(iter(chosen.keys)): error}
-        left: list[_Key] = []
+        left: list[Key] = []
         if len(chosen.keys) > 1:
             blamed, left = culprits(chosen.keys, attempt, tries=_TRIES_PER_ROUND, is_of_items=self._is_of_traces)
         if isinstance(error, StoreError) and not error.permanent and not decided:
@@ -703,7 +472,7 @@ class Reconciler:
             raise error
         return len(decided)
 
-    def _set_aside(self, key: _Key, entry: _Dirty, error: Exception, term: int) -> None:
+    def _set_aside(self, key: Key, entry: Dirty, error: Exception, term: int) -> None:
         """Try a trace again later, alone. Once the store says that it failed, nothing else has to remember it."""
         self._mark(key, entry, term)
         with self._lock:
@@ -732,7 +501,7 @@ class Reconciler:
             retry_in_s=round(pause_s, 1),
         )
 
-    def _mark(self, key: _Key, entry: _Dirty, term: int) -> None:
+    def _mark(self, key: Key, entry: Dirty, term: int) -> None:
         try:
             self._add_up(key, entry, FAILED, term)
         except Exception as error:
@@ -753,7 +522,7 @@ class Reconciler:
             key = min(due)[1]
             entry = self._aside[key].entry
             entry.read = True
-            chosen = _Round({})
+            chosen = Round({})
             chosen.take(key, entry)
             self._take_rows(chosen, chosen.keys)
         try:
@@ -787,7 +556,7 @@ class Reconciler:
                 if len(self._aside) >= most:
                     self._aside_more = True
                     break
-                entry = _Dirty(now, now, *one[1:], read=True, found=True)
+                entry = Dirty(now, now, *one[1:], read=True, found=True)
                 self._aside[one.key] = _Aside(entry, FAILED, now, self._aside_s(1), now)
 
     def _aside_s(self, times: float) -> float:
@@ -834,7 +603,7 @@ class Reconciler:
     def _look(self, detector: Detection, began_ms: int) -> None:
         due = detector.due()
 
-        def look(keys: Iterable[_Key]) -> None:
+        def look(keys: Iterable[Key]) -> None:
             detector.look(keys, began_ms)
 
         try:
@@ -860,7 +629,7 @@ class Reconciler:
         with self._lock:
             self._has_logs |= has_logs
             self._has_loose_logs |= has_loose
-            self._calls.add(_call_keys(calls), self._clock())
+            self._calls.add(call_keys(calls), self._clock())
             self._warm = True
 
     def _find_spilled(self) -> None:
@@ -902,10 +671,10 @@ class Reconciler:
             for one in found:
                 self._touch(one.key, now, *one[1:], read=True)
 
-    def _of_records(self, records: Sequence[_Record]) -> list[_Range]:
-        found: list[_Range] = []
+    def _of_records(self, records: Sequence[Record]) -> list[Range]:
+        found: list[Range] = []
 
-        def attempt(some: Sequence[_Record]) -> None:
+        def attempt(some: Sequence[Record]) -> None:
             found.extend(self._queries.of_records(some, self._config.traces_per_round))
 
         try:
@@ -917,13 +686,13 @@ class Reconciler:
             log.error("records_not_joined", records=len(blamed), error=type(error).__name__, where=_place(error))
         return found
 
-    def _choose(self) -> _Round:
+    def _choose(self) -> Round:
         config = self._config
         with self._lock:
             now = self._clock()
             # the more is waiting, the longer a trace may gather before it is worth a round
             quiet_s = config.quiet_s * (1 + len(self._dirty) // (2 * config.traces_per_round))
-            keys: dict[_Key, _Dirty] = {}
+            keys: dict[Key, Dirty] = {}
             rows = 0
             for key, entry in self._dirty.items():
                 if now - entry.last_s < quiet_s and now - entry.first_s < config.dirty_max_s:
@@ -932,7 +701,7 @@ class Reconciler:
                     break
                 keys[key] = entry
                 rows += entry.rows
-            chosen = _Round(keys)
+            chosen = Round(keys)
             if not keys:
                 return chosen
             self._take_rows(chosen, keys)
@@ -941,7 +710,7 @@ class Reconciler:
             for key, low, high in partners:
                 if key in self._aside:
                     continue
-                entry = self._dirty.get(key) or _Dirty(now, now, self._latest_ms, low, high, 0, read=True)
+                entry = self._dirty.get(key) or Dirty(now, now, self._latest_ms, low, high, 0, read=True)
                 late[key] = entry
             self._take_rows(chosen, late)
             chosen.keys.update(late)
@@ -953,13 +722,13 @@ class Reconciler:
                 chosen.take(key, entry)
             return chosen
 
-    def _take_rows(self, chosen: _Round, keys: Mapping[_Key, _Dirty]) -> None:
+    def _take_rows(self, chosen: Round, keys: Mapping[Key, Dirty]) -> None:
         if not keys:
             return
         wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in keys])
         kept = []
         for batch in self._cache:
-            due = compute.is_in(_joined(batch), value_set=wanted)
+            due = compute.is_in(ids_of(batch), value_set=wanted)
             mine = batch.filter(due)
             if mine.num_rows:
                 chosen.rows.append(mine)
@@ -970,13 +739,13 @@ class Reconciler:
                 kept.append(batch.filter(compute.invert(due)))
         self._cache = kept
 
-    def _give_back(self, chosen: _Round) -> None:
+    def _give_back(self, chosen: Round) -> None:
         """Failed: those that are still ours stay dirty; what memory held of them is read from the store next time."""
         with self._lock:
             for key in chosen.keys & self._dirty.keys():
                 self._dirty[key].read = True
 
-    def _decide(self, chosen: _Round, term: int) -> pa.RecordBatch:
+    def _decide(self, chosen: Round, term: int) -> pa.RecordBatch:
         """Decide the traces of a round. Returns their rows, without those of traces that are oversized."""
         if chosen.known is None:
             self._ask(chosen)
@@ -1011,7 +780,7 @@ class Reconciler:
             self._counts.added_up += len(oversized)
         return spans
 
-    def _finished(self, chosen: _Round, oversized: Mapping[_Key, int]) -> None:
+    def _finished(self, chosen: Round, oversized: Mapping[Key, int]) -> None:
         """What was touched meanwhile stays dirty; an oversized trace is added up the more seldom the larger it is."""
         config = self._config
         now = self._clock()
@@ -1029,7 +798,7 @@ class Reconciler:
             elif again:
                 self._dirty[key] = entry
 
-    def _rows_of(self, chosen: _Round, known: Mapping[_Key, _Known]) -> tuple[pa.RecordBatch, dict[_Key, int]]:
+    def _rows_of(self, chosen: Round, known: Mapping[Key, Known]) -> tuple[pa.RecordBatch, dict[Key, int]]:
         """The rows of the traces, and which of these are oversized with how many spans, or at least so many."""
         most = self._config.spans_per_trace_max
         # spans only become more: what was oversized is not read to find out that it still is
@@ -1045,20 +814,20 @@ class Reconciler:
         if chosen.rows:
             held = together(chosen.rows, NARROW)
             again = pa.array([f"{tenant}\n{trace}" for tenant, trace in [*read, *oversized]], pa.utf8())
-            parts.append(held.filter(compute.invert(compute.is_in(_joined(held), value_set=again))))
+            parts.append(held.filter(compute.invert(compute.is_in(ids_of(held), value_set=again))))
         with self._lock:
             self._counts.read_back += len(read)
         parts += self._queries.spans(read, most + 1)
         rows = latest(together(parts, NARROW))
         if rows.num_rows > most:
-            codes = dense(encode(_joined(rows))[0])
+            codes = dense(encode(ids_of(rows))[0])
             large = np.bincount(codes) > most
             if large.any():
-                oversized |= dict.fromkeys(_keys(rows.filter(pa.array(large[codes]))), most + 1)
+                oversized |= dict.fromkeys(keys_of(rows.filter(pa.array(large[codes]))), most + 1)
                 rows = rows.filter(pa.array(~large[codes]))
         return rows, oversized
 
-    def _add_up(self, key: _Key, entry: _Dirty, reason: str, term: int, known: _Known | None = None) -> int:
+    def _add_up(self, key: Key, entry: Dirty, reason: str, term: int, known: Known | None = None) -> int:
         """Store a summary of what the store has, of a trace that is not decided. Returns the number of its spans."""
         began_ms = self._wall_ns() // 10**6
         known = known or self._queries.known([key]).get(key)
@@ -1084,14 +853,14 @@ class Reconciler:
         spans: int = traces.column("span_count")[0].as_py()
         return spans
 
-    def _recount_found(self, chosen: _Round, spans: pa.RecordBatch) -> None:
+    def _recount_found(self, chosen: Round, spans: pa.RecordBatch) -> None:
         """Whoever stopped after storing a correction may not have told of it."""
         found = pa.array(
             [f"{tenant}\n{trace}" for (tenant, trace), entry in chosen.keys.items() if entry.found], pa.utf8()
         )
         if len(found):
             corrected = spans.filter(pa.array(numbers(spans.column("version")) & 15 != 0))
-            self._recount(corrected.filter(compute.is_in(_joined(corrected), value_set=found)))
+            self._recount(corrected.filter(compute.is_in(ids_of(corrected), value_set=found)))
 
     # Log records
 
@@ -1161,7 +930,7 @@ class Reconciler:
         wanted = spans.take(rows)
         whole = self._queries.whole(wanted)
         identity = ("tenant", "trace_id", "span_id", "version")
-        found = compute.index_in(_joined(whole, identity), value_set=_joined(wanted, identity))
+        found = compute.index_in(ids_of(whole, identity), value_set=ids_of(wanted, identity))
         there = is_known(found)
         return whole.filter(pa.array(there)), rows[numbers(found.drop_null())]
 
@@ -1171,7 +940,7 @@ class Reconciler:
         parts = []
         changed = decision.changed
         if joined.num_rows:
-            found = numbers(compute.index_in(_joined(joined, identity), value_set=_joined(spans, identity)))
+            found = numbers(compute.index_in(ids_of(joined, identity), value_set=ids_of(spans, identity)))
             parts.append(decided(joined, decision.scope[found], decision.reason[found]))
             changed = changed.copy()
             changed[found] = False
@@ -1190,259 +959,26 @@ class Reconciler:
         self,
         spans: pa.RecordBatch,
         decision: Decision,
-        known: Mapping[_Key, _Known],
-        found: Mapping[_Key, Found],
+        known: Mapping[Key, Known],
+        found: Mapping[Key, Found],
         began_ms: int,
     ) -> None:
         traces = summarise(spans, decision)
         version = np.full(traces.num_rows, began_ms, dtype=np.uint64)
         day = numbers(traces.column("day").cast(pa.int32())).copy()
         if known:
-            for row, key in enumerate(_keys_by_row(traces)):
+            for row, key in enumerate(keys_by_row(traces)):
                 if key in known:
                     version[row] = max(known[key].version + 1, began_ms)
                     day[row] = known[key].day  # one partition, or two summaries of a trace would never be merged
         columns = {"version": pa.array(version), "day": arrow.array(day, pa.int32()).cast(pa.date32())}
         if any(one.findings for one in found.values()):
-            of = [found.get(key) for key in _keys_by_row(traces)]
+            of = [found.get(key) for key in keys_by_row(traces)]
             columns["findings"] = pa.array([one.findings if one else [] for one in of], pa.list_(pa.utf8()))
             severities = pa.array([one.severity if one else "" for one in of], pa.utf8())
             columns["finding_severity"] = arrow.Array.dictionary_encode(severities)
         traces = replaced(traces, columns)
         self._sink.write_traces(traces, _token("traces", traces))
-
-
-class _RecentCalls:
-    """Which trace reported which model call, for as long as the same call may turn up in another trace."""
-
-    def __init__(self, config: ReconcilerConfig) -> None:
-        self._most = config.recent_calls_max
-        self._keep_s = config.recent_calls_s
-        self._batches: list[tuple[float, pa.RecordBatch]] = []
-        self._rows = 0
-
-    def add(self, calls: pa.RecordBatch, now: float) -> None:
-        if calls.num_rows:
-            self._batches.append((now, calls))
-            self._rows += calls.num_rows
-        while self._batches and (self._rows > self._most or self._batches[0][0] < now - self._keep_s):
-            self._rows -= self._batches.pop(0)[1].num_rows
-
-    def partners(self, rows: Sequence[pa.RecordBatch], mine: set[_Key], now: float) -> list[tuple[_Key, int, int]]:
-        """Traces not among `mine` that share a call with these rows, with a range of times to look for them."""
-        if not rows or not self._batches:
-            return []
-        spans = together(rows, NARROW)
-        calls_here = _call_keys(spans)
-        start = numbers(spans.column("start_time"))
-        low, high = max(int(start.min()) - _PARTNER_NS, 0), min(int(start.max()) + _PARTNER_NS, _TIME_MAX)
-        wanted = compute.unique(calls_here.column("key"))
-        wanted_by_sure = compute.unique(calls_here.column("key").filter(calls_here.column("sure")))
-        found: set[_Key] = set()
-        for at, calls in self._batches:
-            if at < now - self._keep_s:
-                continue
-            same = compute.and_(compute.is_in(calls.column("key"), value_set=wanted), calls.column("sure"))
-            same = compute.or_(same, compute.is_in(calls.column("key"), value_set=wanted_by_sure))
-            found.update(_keys(calls.filter(same)))
-        return [(key, low, high) for key in sorted(found - mine)[:_PARTNERS_MAX]]
-
-
-def _call_keys(spans: pa.RecordBatch) -> pa.RecordBatch:
-    """A row for each thing that two reports of one model call have in common."""
-    has_usage = is_known(spans.column("input_tokens")) | is_known(spans.column("output_tokens"))
-    calls = spans.filter(pa.array(has_usage & is_one_of(spans.column("kind"), CALLS)))
-    has_id = ~is_one_of(calls.column("response_id"), ("",))
-    special = is_one_of(calls.column("kind"), (LOG,)) | is_one_of(calls.column("dialect"), NATIVE_DIALECTS)
-    tenant, response = plain(calls.column("tenant")), plain(calls.column("response_id"))
-    model = first_filled(calls.column("request_model"), calls.column("response_model"))
-    tokens = [calls.column(name).fill_null(0).cast(pa.utf8()) for name in ("input_tokens", "output_tokens")]
-    usage = compute.binary_join_element_wise(tenant, model, *tokens, "\n")
-    parts = [
-        _call_batch(calls, compute.binary_join_element_wise(tenant, response, "\n"), has_id, np.ones_like(has_id)),
-        # equal usage pairs a call only with a log-like span or a client's own span
-        _call_batch(calls, usage, np.ones_like(has_id), special),
-    ]
-    return together(parts, _CALL_SCHEMA)
-
-
-def _call_batch(calls: pa.RecordBatch, key: Array, which: Bools, sure: Bools) -> pa.RecordBatch:
-    columns = [plain(calls.column("tenant")), plain(calls.column("trace_id")), key, arrow.array(sure)]
-    return pa.RecordBatch.from_arrays(columns, schema=_CALL_SCHEMA).filter(pa.array(which))
-
-
-class _Queries:
-    """Everything that is read, cut into queries of bounded size."""
-
-    def __init__(self, store: Reader, wall_ns: Callable[[], int]) -> None:
-        self._store = store
-        self._wall_ns = wall_ns
-
-    def known(self, keys: Iterable[_Key]) -> dict[_Key, _Known]:
-        found: dict[_Key, _Known] = {}
-        wanted = set(keys)
-        for some in _chunks(sorted(wanted)):
-            for row in self._read("reconcile_known", _tenants(some), ids=_traces(some)).to_pylist():
-                key = (row["tenant"], row["trace_id"])
-                if key in wanted:
-                    found[key] = _Known(row["low"], row["high"], row["version"], row["day"], row["spans"])
-        return found
-
-    def spans(self, ranges: Mapping[_Key, tuple[int, int]], most: int) -> Iterator[pa.RecordBatch]:
-        """Rows of `NARROW` of some traces, at most so many of each, each looked for in its range of start times."""
-        columns = ", ".join(_NARROW_SQL.get(name, name) for name in NARROW.names)
-        by_time = sorted(ranges, key=lambda key: ranges[key])
-        for some in _chunks(by_time):
-            params = _tenants(some) | self._between(ranges[key] for key in some) | {"most": most}
-            found = _one(self._read("reconcile_spans", params, columns=columns, schema=NARROW, ids=_traces(some)))
-            wanted = pa.array([f"{tenant}\n{trace}" for tenant, trace in some])
-            yield found.filter(compute.is_in(_joined(found), value_set=wanted))
-
-    def whole(self, spans: pa.RecordBatch) -> pa.RecordBatch:
-        parts = []
-        for start in range(0, spans.num_rows, _IDS_PER_QUERY // 2):
-            some = spans.slice(start, _IDS_PER_QUERY // 2)
-            times = numbers(some.column("start_time"))
-            keys = list(_keys(some))
-            params = _tenants(keys) | self._between([(int(times.min()), int(times.max()))])
-            columns = ", ".join(SPANS.names)
-            ids = {**_traces(keys), "spans": _values(some, "span_id")}
-            parts.append(_one(self._read("reconcile_rows", params, columns=columns, schema=SPANS.arrow, ids=ids)))
-        return together(parts, SPANS.arrow)
-
-    def since(self, received_ms: int, most: int) -> list[_Range]:
-        return _ranges(self._read("reconcile_since", {"since": received_ms, "most": most}))
-
-    def failed(self, most: int) -> list[_Range]:
-        """Traces whose summary says that they could not be decided."""
-        return _ranges(self._read("reconcile_failed", {"most": most}))
-
-    def sums(self, key: _Key, low: int, high: int) -> pa.RecordBatch:
-        """A row of `traces`, `version` 0, with what the spans of a trace add up to as they are stored; or none."""
-        params = {"tenant": key[0], "trace": key[1], **self._between([(low, high)])}
-        added = pa.schema([TRACES.arrow.field(name) for name in TRACES.names if name not in _NOT_ADDED])
-        sums = _one(self._read("reconcile_sums", params, schema=added))
-        fields = TRACES.arrow.field("work").type.value_type
-        work = _one(self._read("reconcile_work", params | {"most": _WORK_MAX}, schema=pa.schema(list(fields))))
-        columns = {name: sums.column(name) for name in added.names} | {
-            "tenant": pa.array([key[0]]).dictionary_encode(),
-            "trace_id": pa.array([key[1]]),
-            "work": arrow.ListArray.from_arrays([0, work.num_rows], work.to_struct_array()),
-            "findings": pa.array([[]], pa.list_(pa.utf8())),
-            "finding_severity": pa.array([""]).dictionary_encode(),
-            "partial": pa.array([""]).dictionary_encode(),
-            "version": pa.array([0], pa.uint64()),
-        }
-        found = pa.RecordBatch.from_arrays([columns[name] for name in TRACES.names], schema=TRACES.arrow)
-        return found if sums.num_rows else found.slice(0, 0)
-
-    def calls(self, received_ms: int, most: int) -> pa.RecordBatch:
-        columns = ", ".join(_NARROW_SQL.get(name, name) for name in NARROW.names)
-        params = {"since": received_ms, "most": most, "kinds": list(CALLS)}
-        return _one(self._read("reconcile_calls", params, columns=columns, schema=NARROW))
-
-    def has_logs(self) -> tuple[bool, bool]:
-        (row,) = self._read("reconcile_has_logs", {}).to_pylist()
-        return bool(row["any"]), bool(row["without_trace"])
-
-    def logs(self, spans: pa.RecordBatch, *, loose: bool) -> pa.RecordBatch:
-        """Log records that may belong to these spans."""
-        start = numbers(spans.column("start_time"))
-        high = int((start + np.minimum(numbers(spans.column("duration_ns")), 2**62).astype(np.int64)).max())
-        low = int(start.min())
-        responses = _values(spans, "response_id") if loose else []
-        talks = conversations(spans) if loose else []
-        parts = []
-        keys = list(_keys(spans))
-        rounds = max(len(keys), len(responses), len(talks))
-        for at in range(0, rounds, _IDS_PER_QUERY // 10):
-            window = slice(at, at + _IDS_PER_QUERY // 10)
-            params = _tenants(keys) | {
-                "conversations": talks[window],
-                "responses": responses[window],
-                "low": max(low - _LOG_SLACK_NS, 0),
-                "high": min(high + _LOG_SLACK_NS, _TIME_MAX),
-            }
-            columns = ", ".join(LOG_EVENTS.names)
-            ids = _traces(keys[window])
-            parts.append(_one(self._read("reconcile_logs", params, columns=columns, schema=LOG_EVENTS.arrow, ids=ids)))
-        found = together(parts, LOG_EVENTS.arrow)
-        return found.take(first_rows(dense(encode(_joined(found, ("tenant", "record_id")))[0])))
-
-    def records_since(self, received_ms: int, most: int) -> list[_Record]:
-        """Records without a trace, the newest of them if there are more than `most`."""
-        rows = self._read("reconcile_records_since", {"since": received_ms, "most": most}).to_pylist()
-        return [_Record(*(row[name] for name in _Record._fields)) for row in rows]
-
-    def of_records(self, records: Sequence[_Record], most: int) -> list[_Range]:
-        found = []
-        for some in _chunks(records, _IDS_PER_QUERY // 10):
-            times = [record.at_ns for record in some]
-            params = {
-                "tenants": sorted({record.tenant for record in some}),
-                "conversations": sorted({record.conversation for record in some if record.conversation}),
-                "responses": sorted({record.response for record in some if record.response}),
-                "low": max(min(times) - _LOG_SLACK_NS, 0),
-                "high": min(max(times) + _LOG_SLACK_NS, _TIME_MAX),
-                "most": most,
-            }
-            found += _ranges(self._read("reconcile_of_records", params))
-        return found
-
-    def content(self, tenants: list[str], hashes: list[str]) -> pa.RecordBatch:
-        parts = []
-        for some in _chunks(hashes):
-            columns, ids = ", ".join(CONTENT.names), {"hashes": some}
-            params = {"tenants": tenants}
-            parts.append(_one(self._read("reconcile_content", params, columns=columns, schema=CONTENT.arrow, ids=ids)))
-        return together(parts, CONTENT.arrow)
-
-    def content_of(self, spans: pa.RecordBatch) -> dict[tuple[str, str, str], str]:
-        """Values that rows of spans refer to, by tenant, trace and hash."""
-        content: list[Any] = spans.column("content").to_pylist()
-        hashes = {one["hash"] for references in content for one in references}
-        if not hashes:
-            return {}
-        tenants, traces = (list[Any](plain(spans.column(name)).to_pylist()) for name in ("tenant", "trace_id"))
-        found = self._read(
-            "reconcile_content_of",
-            {"tenants": sorted(set(tenants))},
-            columns="tenant, trace_id, hash, value",
-            ids={"traces": sorted(set(traces)), "hashes": sorted(hashes)},
-        )
-        return {(row["tenant"], row["trace_id"], row["hash"]): row["value"] for row in found.to_pylist()}
-
-    def _between(self, ranges: Iterable[tuple[int, int]]) -> dict[str, Any]:
-        spans = list(ranges)
-        return {
-            "low": min(low for low, _ in spans),
-            "high": max(high for _, high in spans),
-            "ancient": _ANCIENT_NS,
-            "future": self._wall_ns() + _FUTURE_NS,
-        }
-
-    def _read(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        *,
-        columns: str = "",
-        schema: pa.Schema | None = None,
-        ids: Mapping[str, Sequence[str]] | None = None,
-    ) -> pa.Table:
-        """Run a query. `ids` are lists of hex digits, each written into its text as one literal: quoting and parsing
-        thousands of them takes longer than looking them up. Only what is none, written by somebody else, is quoted."""
-        sql = load_sql("spanwise", name).replace("{columns}", columns)
-        params = dict(params)
-        for place, values in (ids or {}).items():
-            text = ",".join(values)
-            if _HEX_LIST.fullmatch(text):
-                list_ = f"splitByChar(',', '{text}')"
-            else:
-                list_ = f"{{{place}:Array(String)}}"
-                params[place] = list(values)
-            sql = sql.replace(f"{{{place}}}", f"SELECT arrayJoin({list_})")
-        return self._store.read_arrow(sql, params, schema=schema)
 
 
 def _place(error: Exception) -> str:
@@ -1451,79 +987,13 @@ def _place(error: Exception) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
-def _touches(rows: pa.RecordBatch, time: str) -> Iterator[tuple[_Key, int, int, int, int]]:
-    """(trace, earliest receipt, earliest time, latest time, rows) of each trace in a batch."""
-    if rows.num_rows == 0:
-        return
-    columns: list[Array] = [
-        plain(rows.column("tenant")),
-        rows.column("trace_id"),
-        rows.column("received_at").cast(pa.int64()),
-        rows.column(time).cast(pa.int64()),
-    ]
-    table = pa.Table.from_arrays(columns, names=["tenant", "trace_id", "received", "time"])
-    grouped = table.group_by(["tenant", "trace_id"]).aggregate(
-        [("received", "min"), ("time", "min"), ("time", "max"), ("trace_id", "count")]
-    )
-    names = ("tenant", "trace_id", "received_min", "time_min", "time_max", "trace_id_count")
-    for tenant, trace, received, low, high, count in zip(*(grouped[name].to_pylist() for name in names), strict=True):
-        yield (str(tenant), str(trace)), received, low, high, count
-
-
-def _ranges(table: pa.Table) -> list[_Range]:
-    return [
-        _Range((row["tenant"], row["trace_id"]), row["received"], row["low"], row["high"], row["rows"])
-        for row in table.to_pylist()
-    ]
-
-
-def _one(table: pa.Table) -> pa.RecordBatch:
-    return together(table.to_batches(), table.schema)
-
-
-def _joined(rows: pa.RecordBatch, names: Sequence[str] = ("tenant", "trace_id")) -> Array:
-    columns = [plain(rows.column(name)).cast(pa.utf8()) for name in names]
-    found: Array = compute.binary_join_element_wise(*columns, "\n")
-    return found
-
-
-def _values(rows: pa.RecordBatch, name: str) -> list[str]:
-    return sorted(value for value in compute.unique(plain(rows.column(name))).to_pylist() if value)
-
-
-def _keys_by_row(rows: pa.RecordBatch) -> Iterator[_Key]:
-    columns = (plain(rows.column(name)).to_pylist() for name in ("tenant", "trace_id"))
-    for tenant, trace in zip(*columns, strict=True):
-        yield str(tenant), str(trace)
-
-
-def _keys(rows: pa.RecordBatch) -> Iterator[_Key]:
-    """Distinct traces of some rows."""
-    for pair in compute.unique(_joined(rows)).to_pylist():
-        tenant, _, trace = pair.rpartition("\n")
-        yield tenant, trace
-
-
-def _tenants(keys: Sequence[_Key]) -> dict[str, Any]:
-    return {"tenants": sorted({tenant for tenant, _ in keys})}
-
-
-def _traces(keys: Sequence[_Key]) -> dict[str, list[str]]:
-    return {"traces": sorted({trace for _, trace in keys})}
-
-
-def _chunks(items: Sequence[Any], size: int = _IDS_PER_QUERY) -> Iterator[Any]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 def _by_content(spans: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Rows with no more content together than is held at once, but at least one row."""
     references: list[Any] = spans.column("content").to_pylist()
     start, count, size = 0, 0, 0
     for row, mine in enumerate(references):
         count, size = count + len(mine), size + sum(one["bytes"] for one in mine)
-        if row > start and (count > _IDS_PER_QUERY or size > _CONTENT_BYTES or row - start >= _ROWS_WITH_CONTENT):
+        if row > start and (count > IDS_PER_QUERY or size > _CONTENT_BYTES or row - start >= _ROWS_WITH_CONTENT):
             yield spans.slice(start, row - start)
             start, count, size = row, len(mine), sum(one["bytes"] for one in mine)
     yield spans.slice(start)
