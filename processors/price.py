@@ -17,6 +17,7 @@ import threading
 import tomllib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -240,11 +241,20 @@ def lookup_names(provider: str, model: str) -> Iterator[tuple[str, str]]:
         pending += [(owner, short) for rule in (_REGION, _REVISION, _DATE) if (short := rule.sub("", name)) != name]
 
 
+@dataclass(frozen=True, slots=True)
+class PriceStats:
+    """Counts since the start."""
+
+    unknown_overflow: int
+    """Spans without a price of models that are not listed any more."""
+    lookups_refused: int
+    """New names of models that came when their batch had had its lookups."""
+
+
 class Price:
     """Prices every span that has usage and a model, whatever its usage scope; sums take `own` only.
 
-    Safe to share between threads. `unknown` maps (provider, model) to spans seen, for at most `unknown_max` pairs;
-    `unknown_overflow` counts spans of pairs beyond that.
+    Safe to share between threads. `unknown` maps (provider, model) to spans seen, for at most `unknown_max` pairs.
     """
 
     def __init__(self, config: PriceConfig | None = None) -> None:
@@ -255,8 +265,8 @@ class Price:
         self._lock = threading.Lock()
         self._budget = 0
         self.unknown: dict[tuple[str, str], int] = {}
-        self.unknown_overflow = 0
-        self.lookups_refused = 0
+        self._unknown_overflow = 0
+        self._lookups_refused = 0
 
     def __call__(self, batch: SpanBatch) -> SpanBatch:
         rows = np.flatnonzero(_has_usage(batch) & _has_model(batch))
@@ -267,6 +277,9 @@ class Price:
             cost[rows], priced[rows], source[rows] = self._price(batch.take(rows))
         changed = {"cost_usd": money(cost, priced), "cost_source": from_vocabulary(source, _SOURCES)}
         return replaced(batch, changed)
+
+    def stats(self) -> PriceStats:
+        return PriceStats(self._unknown_overflow, self._lookups_refused)
 
     def context_window(self, provider: str, model: str) -> int | None:
         """Tokens that fit into one call of a model; None if neither genai-prices nor our pinned table says."""
@@ -330,7 +343,7 @@ class Price:
 
         if who not in self._models:
             if self._budget == 0:
-                self.lookups_refused += 1
+                self._lookups_refused += 1
                 return _UNKNOWN
             self._budget -= 1
         return _remembered(self._rates, (*who, slot), self._config.rates_max, at_slot)
@@ -384,7 +397,7 @@ class Price:
             shown = model if _SHOWABLE.fullmatch(model) else "(not shown: not shaped like a model name)"
             _log.warning("no price for a model: add it to price.overrides", model=shown)
         else:
-            self.unknown_overflow += spans
+            self._unknown_overflow += spans
 
 
 class _RateTable:

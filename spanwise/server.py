@@ -207,6 +207,7 @@ async def _work(
     """Start what reads the journal. Returns what there is to say about it in the status."""
     sink = config.sink.build(store, telemetry.sink)
     price = config.price.build()
+    telemetry.watch_price(price)
 
     territory = None if isinstance(journal, SqliteJournal) else journal
     alerts = Alerts(config.alerts, store=store, territory=territory)

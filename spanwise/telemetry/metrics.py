@@ -293,6 +293,10 @@ class Telemetry:
         """Read the figures of what keeps failed traces at each scrape."""
         self._watch(retention, watched.retention)
 
+    def watch_price(self, price: Watched[object]) -> None:
+        """Read the figures of what prices spans at each scrape."""
+        self._watch(price, watched.price)
+
     def _watch(self, part: Watched[Stats], families: Callable[[Stats], Iterable[Family]]) -> None:
         self.registry.register(AtScrape(lambda: families(part.stats())))
 

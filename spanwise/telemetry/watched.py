@@ -224,6 +224,14 @@ _ROLLUPS: Final = (
     _counter("expired", "rollups_expired_minutes", "Changed minutes not counted: spans of them may be deleted."),
     _counter("failures", "rollups_errors", "Rounds that failed and are tried again."),
 )
+_PRICE: Final = (
+    _counter("unknown_overflow", "price_unlisted_spans", "Spans of models without a price beyond `price.unknown_max`."),
+    _counter(
+        "lookups_refused",
+        "price_refused_lookups",
+        "Names of models beyond `price.lookups_per_batch_max` new ones of a batch: its spans of them have no price.",
+    ),
+)
 _BUDGET: Final = (
     _gauge("limit", "budget_limit", "Limit of the budget, in its unit: usd or tokens.", "budget", "unit"),
     _gauge("spent", "budget_spent", "What its window has used so far, counted from rollups.", "budget", "unit"),
@@ -244,6 +252,7 @@ REFERENCE: Final = [
         *_ROLLUPS,
         *_BUDGETS,
         *_RETENTION,
+        *_PRICE,
         *_ALERTS,
         *_BUDGET,
         _BUDGET_USED,
@@ -294,6 +303,10 @@ def rollups(stats: object) -> Iterator[Family]:
 
 def retention(stats: object) -> Iterator[Family]:
     return _numbers(_RETENTION, stats)
+
+
+def price(stats: object) -> Iterator[Family]:
+    return _numbers(_PRICE, stats)
 
 
 def alerts(stats: Mapping[str, AlertFigures]) -> Iterator[Family]:

@@ -27,6 +27,7 @@ from processors.price import (
     Price,
     PriceConfig,
     PriceOverride,
+    PriceStats,
     lookup_names,
     pinned_context_windows,
 )
@@ -179,8 +180,7 @@ def test_the_list_of_unknown_models_and_the_lookups_of_a_batch_are_bounded() -> 
     rows = [llm(n, request_model=f"wonder-{n}", response_model="") for n in range(10)]
     assert price(batch(rows)).column("cost_source").to_pylist() == ["unknown_model"] * 10
     assert len(price.unknown) == 2
-    assert price.unknown_overflow == 8
-    assert price.lookups_refused == 7
+    assert price.stats() == PriceStats(unknown_overflow=8, lookups_refused=7)
 
 
 def test_a_model_refused_for_lack_of_budget_is_found_in_the_next_batch() -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from processors.price import PriceStats
 from receiver.observe import ReceiverObserver
 from sinks.clickhouse import SinkObserver
 from sinks.webhook import WebhookStats
@@ -255,7 +256,9 @@ def test_two_telemetries_share_nothing() -> None:
 class _Watched:
     """A part all of whose figures are 1."""
 
-    def __init__(self, kind: type[ReconcilerStats | DetectorStats | RollupsStats | RetentionStats]) -> None:
+    def __init__(
+        self, kind: type[ReconcilerStats | DetectorStats | RollupsStats | RetentionStats | PriceStats]
+    ) -> None:
         self._kind = kind
 
     def stats(self) -> object:
@@ -294,6 +297,7 @@ def _every_method(telemetry: Telemetry) -> None:
     telemetry.watch_budgets(_WatchedBudgets())
     telemetry.watch_rollups(_Watched(RollupsStats))
     telemetry.watch_retention(_Watched(RetentionStats))
+    telemetry.watch_price(_Watched(PriceStats))
     telemetry.found(signature="retry_loop", kind="identical", severity="high", service="shop", agent="buyer")
     telemetry.wasted(signature="retry_loop", service="shop", agent="buyer", tokens=1, cost_usd=Decimal(1))
     telemetry.signature_failed("retry_loop")
