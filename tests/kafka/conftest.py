@@ -15,6 +15,14 @@ from tests.kafka.broker import Cluster, NoKafkaError, jars
 _numbers = itertools.count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The time limit of a test is for the test: the first one may have to wait for Kafka to be fetched, which has a
+    limit of its own."""
+    for item in items:
+        if "kafka_jars" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(func_only=True))
+
+
 @pytest.fixture(scope="session")
 def kafka_jars() -> Path:
     """Skips where no broker can be run, and says why."""

@@ -14,7 +14,7 @@ from bench.payloads import small
 from tests.kafka.broker import Cluster
 from tests.kafka.fleet import clickhouse, journal_config, made, receiver, worker
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 
 @pytest.fixture
