@@ -57,9 +57,18 @@ def list_dead_letters(file: Path | None, out: TextIO, *, limit: int, as_json: bo
 
 
 def replay_dead_letters(file: Path | None, out: TextIO) -> None:
-    with _sentences():
-        sent = journal.replay_dead_letters(_config(file))
-    out.write(f"{sent} dead letters were sent again\n")
+    config = _config(file)
+    sent = 0
+
+    def count() -> None:
+        nonlocal sent
+        sent += 1
+
+    try:
+        with _sentences():
+            journal.replay_dead_letters(config, count)
+    finally:  # also if it was interrupted, or the brokers went away
+        out.write(f"{sent} dead letters were sent again\n")
 
 
 def _config(file: Path | None) -> KafkaJournalConfig:

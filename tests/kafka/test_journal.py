@@ -287,14 +287,20 @@ def test_dead_letters_are_sent_again_to_where_they_came_from_and_listed_no_more(
         journal.put(taken, taken.frames[0], "decode")
         (letter,) = list_dead_letters(config, 10)
         assert (letter.tenant, letter.reason) == ("acme", "decode")
-        assert replay_dead_letters(config) == 1
+        assert _replayed(config) == 1
         again = _taken(journal)
     assert [frame.body for frame in again.frames] == [frame.body for frame in taken.frames]
     assert again.frames[0].tenant == "acme"
     assert again.frames[0].received_unix_nano == taken.frames[0].received_unix_nano
     assert again.token.rsplit(":", 1)[0] == taken.token.rsplit(":", 1)[0]
     assert list_dead_letters(config, 10) == []
-    assert replay_dead_letters(config) == 0
+    assert _replayed(config) == 0
+
+
+def _replayed(config: KafkaJournalConfig) -> int:
+    sent: list[None] = []
+    replay_dead_letters(config, lambda: sent.append(None))
+    return len(sent)
 
 
 def test_a_record_that_kills_its_process_again_and_again_is_set_aside_alone(cluster: Cluster, tmp_path: Path) -> None:

@@ -274,9 +274,12 @@ def list_dead_letters(config: KafkaJournalConfig, most: int, *, values: bool = T
     return _once(config, lambda connection: letters.waiting(config, connection, most, values=values))
 
 
-def replay_dead_letters(config: KafkaJournalConfig) -> int:
-    """Send all dead letters again and return how many there were. Raises JournalError."""
-    return _once(config, lambda connection: letters.replay(config, connection), timeout_s=None)
+def replay_dead_letters(config: KafkaJournalConfig, on_sent: Callable[[], None]) -> None:
+    """Send all dead letters again, for as long as they go; `on_sent` is called after each, by another thread.
+
+    Raises JournalError.
+    """
+    _once(config, lambda connection: letters.replay(config, connection, on_sent), timeout_s=None)
 
 
 def _once(
@@ -291,7 +294,8 @@ def _once(
     try:
         return _reach(config, loop, work(connection), timeout_s)
     finally:
-        loop.close()
+        with suppress(TimeoutError):
+            loop.close()
 
 
 def _connection(config: KafkaJournalConfig) -> dict[str, Any]:

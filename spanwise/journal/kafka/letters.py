@@ -6,7 +6,7 @@ What was sent again is remembered as the committed offset of a consumer group, s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -114,12 +114,12 @@ async def waiting(
     return found
 
 
-async def replay(config: KafkaJournalConfig, connection: Mapping[str, Any]) -> int:
-    """Send all dead letters to the partitions they came from, and remember that. Returns how many; raises KafkaError.
+async def replay(config: KafkaJournalConfig, connection: Mapping[str, Any], on_sent: Callable[[], None]) -> None:
+    """Send all dead letters to the partitions they came from, and remember that; `on_sent` hears of each one.
 
-    Interrupted, it begins again after the last one that is remembered: some may be sent twice.
+    Interrupted, it begins again after the last one that is remembered: one may be sent twice. Raises KafkaError, and
+    TimeoutError where one takes longer than a minute.
     """
-    sent = 0
     producer = new_producer(config, dict(connection))
     try:
         async with asyncio.timeout(_STALLED_S) as limit:
@@ -132,8 +132,7 @@ async def replay(config: KafkaJournalConfig, connection: Mapping[str, Any]) -> i
                         letter.topic, letter.value, partition=partition, headers=list(letter.headers)
                     )
                     await consumer.commit({at: OffsetAndMetadata(letter.number + 1, "")})
-                    sent += 1
+                    on_sent()
                     limit.reschedule(asyncio.get_running_loop().time() + _STALLED_S)
     finally:
         await discard(producer)
-    return sent
