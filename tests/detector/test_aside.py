@@ -57,18 +57,18 @@ def refusing(world: World, trace: str) -> Callable[..., None]:
     return fail
 
 
-def take_loop(world: World, trace: int, *, first: int = 2, ends: bool = True) -> None:
+def take_loops(world: World, *traces: int, first: int = 2, ends: bool = True) -> None:
     spans = rows(world, *(tool(first + 2 * n, first + 2 * n) for n in range(3)), *([agent()] if ends else []))
-    here = pa.array([trace_id(trace)] * spans.num_rows)
-    world.take(spans.set_column(spans.schema.get_field_index("trace_id"), "trace_id", here))
+    theirs = pa.array([trace_id(trace) for trace in traces for _ in range(spans.num_rows)])
+    spans = spans.take(pa.array(list(range(spans.num_rows)) * len(traces)))
+    world.take(spans.set_column(spans.schema.get_field_index("trace_id"), "trace_id", theirs))
 
 
 def test_findings_of_other_traces_are_found_although_those_of_one_cannot_be_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.reconciler.tick()
-    for trace in range(1, 10):
-        take_loop(world, trace)
+    take_loops(world, *range(1, 10))
     monkeypatch.setattr(world.sink, "write_findings", refusing(world, trace_id(4)))
     world.now_s += 2
     assert world.reconciler.tick() == 8
@@ -85,11 +85,9 @@ def test_open_traces_are_looked_at_although_a_look_at_one_of_them_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.reconciler.tick()
-    for trace in range(1, 10):
-        take_loop(world, trace, ends=False)
+    take_loops(world, *range(1, 10), ends=False)
     world.settle()
-    for trace in range(1, 10):
-        take_loop(world, trace, first=100, ends=False)
+    take_loops(world, *range(1, 10), first=100, ends=False)
     monkeypatch.setattr(world.sink, "write_findings", refusing(world, trace_id(4)))
     world.now_s += 0.5  # too early for a decision
     assert world.reconciler.tick() == 0
@@ -103,10 +101,10 @@ def test_open_traces_are_looked_at_although_a_look_at_one_of_them_fails(
 def test_findings_of_a_trace_stay_when_it_becomes_oversized(world: World) -> None:
     world.start(spans_per_trace_max=5)
     world.reconciler.tick()
-    take_loop(world, 1)
+    take_loops(world, 1)
     world.settle()
     before = world.findings()
-    take_loop(world, 1, first=100)
+    take_loops(world, 1, first=100)
     world.settle()
     (summary,) = world.traces().values()
     assert (summary["partial"], summary["span_count"]) == ("oversized", 7)
