@@ -18,6 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from spanwise.config import Config
 from spanwise.demo import traffic
@@ -101,7 +102,10 @@ async def _show(console: Console, sql: _Sql, totals: dict[str, Any], web: str) -
     )
     console.print(_table("What it cost", await sql.rows("agents")))
     failures = [row | {"trace_id": row["trace_id"][:8]} for row in await sql.rows("failures")]
+    evidence = [row.pop("evidence") for row in failures]
     console.print(_table("What failed, although every run answered", failures))
+    for row, text in zip(failures, evidence, strict=True):
+        console.print(Text(f"  {row['trace_id']}  {text}"), soft_wrap=True)
     console.print("\nLook further, from another terminal:")
     where = "" if web == WEB_DEFAULT else f" --web {web}"
     query = "SELECT name, error_type FROM spans FINAL WHERE status = 'error'"

@@ -200,7 +200,7 @@ class OpenInference:
             scene.time.pass_s(0.4, 2.5)
             span.set_attribute("llm.model_name", chat.model)
             if chat.error:
-                _fail(scene, span, "anthropic.BadRequestError", chat.error)
+                _fail(scene, span, "openai.BadRequestError", chat.error)
                 return
             output = "llm.output_messages.0.message"
             span.set_attributes(
