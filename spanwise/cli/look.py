@@ -44,7 +44,16 @@ def traces(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: 
     if as_json:
         _write_json(found, out)
     elif found:
-        show.write_table(out, show.TRACE_COLUMNS, map(show.trace_row, found), right=show.TRACE_NUMBERS)
+        show.write_table(
+            out,
+            show.TRACE_COLUMNS,
+            map(show.trace_row, found),
+            right=show.TRACE_NUMBERS,
+            expendable=show.TRACE_EXPENDABLE,
+            short=show.TRACE_SHORT,
+        )
+    elif any(value is not None for name, value in filters.items() if name != "limit"):
+        sys.stderr.write("no trace is like that; `spanwise traces` without options lists the newest\n")
     else:
         sys.stderr.write("no traces yet; send some to the server's OTLP port, or run `spanwise demo`\n")
 
@@ -60,11 +69,12 @@ def trace(client: Client, trace_id: str, out: TextIO, *, spans_max: int, as_json
     console.print(show.trace_heading(found["trace"]))
     for finding in found["findings"]:
         console.print(show.trace_finding(finding))
+    marks = show.found_in(found["findings"])
     for index, (guide, span, orphan) in enumerate(show.trace_tree(found["spans"])):
         if index == spans_max:
             console.print(f"… and {len(found['spans']) - spans_max} more spans (--max-spans)")
             break
-        console.print(show.span_line(guide, span, orphan=orphan))
+        console.print(show.span_line(guide, span, orphan=orphan, found=marks.get(span["span_id"], ())))
 
 
 def failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json: bool) -> None:
@@ -77,7 +87,14 @@ def failures(client: Client, filters: Mapping[str, Any], out: TextIO, *, as_json
 
 def _write_findings(found: Sequence[show.Row], out: TextIO) -> None:
     if found:
-        show.write_table(out, show.FINDING_COLUMNS, map(show.finding_row, found), right=show.FINDING_NUMBERS)
+        show.write_table(
+            out,
+            show.FINDING_COLUMNS,
+            map(show.finding_row, found),
+            right=show.FINDING_NUMBERS,
+            expendable=show.FINDING_EXPENDABLE,
+            short=show.FINDING_SHORT,
+        )
     else:
         sys.stderr.write("no failures found; `--severity info` shows what is only worth knowing\n")
 

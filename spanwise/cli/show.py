@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import IO, Any, Final
 
 import orjson
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +23,8 @@ from rich.text import Text
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _JSON_LEAVES: Final = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CELL_MAX: Final = 200
+_GAP: Final = 2
+_ID_SHOWN: Final = 8  # as many as `spanwise trace` needs to find one
 
 Row = Mapping[str, Any]
 
@@ -92,17 +96,22 @@ def moment(text: str) -> str:
 
 
 def write_table(
-    out: IO[str], names: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()
+    out: IO[str],
+    names: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Iterable[str] = (),
+    expendable: Sequence[str] = (),
+    short: Mapping[str, Callable[[str], str]] = MappingProxyType({}),
 ) -> None:
-    """Aligned columns: drawn to fit a terminal, else plain and never cut."""
+    """Aligned columns: drawn to fit a terminal, else plain and never cut.
+
+    For a terminal the cells of `short` columns are shortened, and columns are left out, the first of `expendable`
+    first, until lines fit; a line below names those. What still does not fit is folded.
+    """
     numbers = set(right)
     if out.isatty():
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for name in names:
-            table.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        Pipe(file=out).print(table)
+        _draw_table(Pipe(file=out), names, list(rows), numbers, expendable, short)
         return
     lines = [list(names), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
@@ -114,9 +123,46 @@ def write_table(
         out.write("  ".join(cells).rstrip() + "\n")
 
 
+def _draw_table(
+    console: Console,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: set[str],
+    expendable: Sequence[str],
+    short: Mapping[str, Callable[[str], str]],
+) -> None:
+    columns = {name: [short.get(name, str)(row[index]) for row in rows] for index, name in enumerate(names)}
+    widths = {name: max(map(cell_len, (name, *cells))) + _GAP for name, cells in columns.items()}
+    left_out = []
+    for name in expendable:
+        if sum(widths.values()) - _GAP <= console.width:
+            break
+        del widths[name]
+        left_out.append(name)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for name in widths:
+        table.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
+    for index in range(len(rows)):
+        table.add_row(*(Text(columns[name][index]) for name in widths))
+    console.print(table)
+    if left_out:
+        console.print(Text(f"not shown, for want of width: {', '.join(left_out)}", style="dim"))
+
+
+def _short_moment(text: str) -> str:
+    return text.partition("-")[2]  # without the year
+
+
+def _short_id(text: str) -> str:
+    return text[:_ID_SHOWN]
+
+
 TRACE_COLUMNS: Final = (
-    "time", "trace", "root", "services", "agents", "spans", "llm", "tools", "errors", "tokens", "cost", "duration",
+    "time", "trace", "root", "severity", "findings", "services", "agents", "spans", "llm", "tools", "errors", "tokens",
+    "cost", "duration",
 )  # fmt: skip
+TRACE_EXPENDABLE: Final = ("services", "llm", "tools", "spans", "errors", "agents", "findings", "tokens", "cost")
+TRACE_SHORT: Final = {"time": _short_moment, "trace": _short_id}
 TRACE_NUMBERS: Final = ("spans", "llm", "tools", "errors", "tokens", "cost", "duration")
 
 
@@ -125,6 +171,8 @@ def trace_row(row: Row) -> list[str]:
         moment(row["start_time"]),
         clean(row["trace_id"]),
         cell(row["root_name"]),
+        clean(row["finding_severity"]),
+        ", ".join(map(clean, row["findings"])),
         ", ".join(map(clean, row["services"])),
         ", ".join(map(clean, row["agents"])),
         count(row["span_count"]),
@@ -167,8 +215,18 @@ def trace_tree(spans: Sequence[Row]) -> Iterator[tuple[str, Row, bool]]:
                 stack.append((below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "), mine[index]))
 
 
-def span_line(guide: str, span: Row, *, orphan: bool) -> Text:
-    """One line of a trace: what it is, how long, how much, and in red what went wrong."""
+def found_in(findings: Iterable[Row]) -> dict[str, list[str]]:
+    """What was found in each span, by span id."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for finding in findings:
+        for span_id in finding["span_ids"]:
+            if _name(finding) not in found[span_id]:
+                found[span_id].append(_name(finding))
+    return found
+
+
+def span_line(guide: str, span: Row, *, orphan: bool, found: Sequence[str] = ()) -> Text:
+    """One line of a trace: what it is, how long, how much, in red what went wrong, and the findings it is part of."""
     line = Text(guide, style="dim", no_wrap=True)
     failed = span["status"] == "error" or span["error_type"] or span["tool_status"] == "error"
     line.append(clean(span["name"]), style="bold red" if failed else "bold")
@@ -188,12 +246,16 @@ def span_line(guide: str, span: Row, *, orphan: bool) -> Text:
         line.append(f"  {cell(why)}", style="red")
     if orphan:
         line.append("  (its parent has not arrived)", style="yellow")
+    if found:
+        line.append(f"  ◄ {', '.join(found)}", style="yellow")
     return line
 
 
 FINDING_COLUMNS: Final = (
     "found", "severity", "what", "service", "agent", "tool", "model", "count", "wasted", "cost", "trace",
 )  # fmt: skip
+FINDING_EXPENDABLE: Final = ("cost", "wasted", "model", "agent", "count", "tool", "service")
+FINDING_SHORT: Final = {"found": _short_moment, "trace": _short_id}
 FINDING_NUMBERS: Final = ("count", "wasted", "cost")
 _SEVERITY_STYLES: Final = {"info": "dim", "warning": "yellow", "high": "red", "critical": "bold red"}
 
@@ -234,9 +296,16 @@ def trace_finding(row: Row) -> Text:
     return line
 
 
+def _name(row: Row) -> str:
+    return clean(f"{row['signature']}.{row['kind']}" if row["kind"] else row["signature"])
+
+
 def _what(row: Row) -> str:
-    name = f"{row['signature']}.{row['kind']}" if row["kind"] else row["signature"]
-    return clean(name) + (" (proxy)" if row["basis"] == "proxy" else "")
+    return _name(row) + (" (proxy)" if row["basis"] == "proxy" else "")
+
+
+def _counted(value: int, what: str) -> str:
+    return f"{count(value)} {what}" + ("" if value == 1 else "s")
 
 
 def trace_heading(trace: Row) -> str:
@@ -244,10 +313,10 @@ def trace_heading(trace: Row) -> str:
         f"trace {clean(trace['trace_id'])}",
         moment(trace["start_time"]),
         duration(trace["duration_ns"]),
-        f"{count(trace['span_count'])} spans",
-        f"{count(trace['llm_calls'])} model calls",
-        f"{count(trace['tool_calls'])} tool calls",
-        f"{count(trace['error_count'])} errors",
+        _counted(trace["span_count"], "span"),
+        _counted(trace["llm_calls"], "model call"),
+        _counted(trace["tool_calls"], "tool call"),
+        _counted(trace["error_count"], "error"),
         f"{count(trace['input_tokens'])} → {count(trace['output_tokens'])} tokens",
         cost(trace["cost_usd"]) + (f" + {trace['unpriced_calls']} unpriced" if trace["unpriced_calls"] else ""),
         *([f"not decided as a whole: {clean(trace['partial'])}"] if trace["partial"] else []),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from inline_snapshot import snapshot
+from rich.text import Text
 
 from spanwise.cli import show
 from spanwise.model import SPANS
@@ -52,6 +53,8 @@ SUMMARY: dict[str, Any] = {
     "output_tokens": 34,
     "cost_usd": Decimal("0.00334"),
     "unpriced_calls": 0,
+    "findings": ["tool_error.ignored"],
+    "finding_severity": "warning",
     "partial": "",
 }
 TREE = [
@@ -74,8 +77,8 @@ def test_traces_are_a_plain_table_when_not_on_a_terminal(spanwise: Run, api: Ser
 
     assert (done.code, done.err) == (0, "")
     assert done.out == snapshot("""\
-time                 trace                             root                  services  agents          spans  llm  tools  errors  tokens      cost  duration
-2026-01-02 03:04:05  0af7651916cd43dd8448eb211c80319c  invoke_agent planner  shop      buyer, planner      4    1      1       1   1,234  $0.00334    3.21 s
+time                 trace                             root                  severity  findings            services  agents          spans  llm  tools  errors  tokens      cost  duration
+2026-01-02 03:04:05  0af7651916cd43dd8448eb211c80319c  invoke_agent planner  warning   tool_error.ignored  shop      buyer, planner      4    1      1       1   1,234  $0.00334    3.21 s
 """)
 
 
@@ -105,7 +108,7 @@ def test_a_trace_is_a_tree(spanwise: Run, api: Serving) -> None:
 
     assert (done.code, done.err) == (0, "")
     assert done.out == snapshot("""\
-trace 0af7651916cd43dd8448eb211c80319c · 2026-01-02 03:04:05 · 3.21 s · 4 spans · 1 model calls · 1 tool calls · 1 errors · 1,200 → 34 tokens · $0.00334
+trace 0af7651916cd43dd8448eb211c80319c · 2026-01-02 03:04:05 · 3.21 s · 4 spans · 1 model call · 1 tool call · 1 error · 1,200 → 34 tokens · $0.00334
 invoke_agent planner  agent  3.21 s  1,200 → 34 tokens (aggregate)
 ├─ chat  llm  gpt-4o-2024-08-06  2 ms  1,200 → 34 tokens  $0.00334
 └─ execute_tool search  tool  2 ms  Timeout
@@ -304,16 +307,61 @@ def test_a_very_deep_trace_does_not_exhaust_the_stack() -> None:
     assert sum(1 for _ in show.trace_tree(spans)) == 5_000
 
 
-def test_a_terminal_gets_a_drawn_table_that_fits() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_gets_a_drawn_table_that_fits() -> None:
     out = Terminal()
     show.write_table(out, ("name", "n"), [("x" * 300, "1")], right=("n",))
 
     assert "━" in out.getvalue() or "─" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(200, ""), (120, "services, llm, tools, spans"), (80, "agents, findings")]
+)
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_words(
+    monkeypatch: pytest.MonkeyPatch, width: int, left_out: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = Terminal()
+    show.write_table(
+        out,
+        show.TRACE_COLUMNS,
+        [show.trace_row(SUMMARY)] * 2,
+        right=show.TRACE_NUMBERS,
+        expendable=show.TRACE_EXPENDABLE,
+        short=show.TRACE_SHORT,
+    )
+
+    lines = Text.from_ansi(out.getvalue()).plain.splitlines()
+    assert max(map(len, lines)) <= width
+    assert all(line.startswith("01-02 03:04:05  0af76519  invoke_agent planner") for line in lines[2:4])
+    below = " ".join(map(str.strip, lines[4:]))
+    assert below.startswith("not shown") is bool(left_out)
+    assert left_out in below
+
+
+def test_the_spans_of_a_finding_are_marked_in_the_tree() -> None:
+    loop = {"signature": "retry_loop", "kind": "identical", "span_ids": ["bb", "ccc"]}
+    context = {"signature": "context_limit", "kind": "", "span_ids": ["bb", "bb"]}
+    found = show.found_in([loop, context, loop])
+
+    assert found == {"bb": ["retry_loop.identical", "context_limit"], "ccc": ["retry_loop.identical"]}
+    assert show.span_line("", TREE[1], orphan=False, found=found["bb"]).plain.endswith(
+        "  ◄ retry_loop.identical, context_limit"
+    )
+
+
+def test_a_filter_that_matches_nothing_is_not_called_an_empty_store(spanwise: Run, api: Serving) -> None:
+    api.reads.traces_found = []
+    done = spanwise("traces", "--service", "shpo", "--web", api.url)
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "no trace is like that; `spanwise traces` without options lists the newest\n"
 
 
 @pytest.mark.parametrize(
