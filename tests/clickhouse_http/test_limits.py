@@ -184,7 +184,7 @@ def test_a_long_query_is_answered_and_a_longer_one_refused(endpoint: Endpoint) -
         assert (response.status, response.headers["X-ClickHouse-Exception-Code"]) == (413, "223")
 
 
-@pytest.mark.parametrize("body", [b"\xff\xfe", b"SELECT 1\0", gzip.compress(b"SELECT 1")[:-4]])
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"SELECT 1\0", gzip.compress(b"SELECT 1", mtime=0)[:-4]])
 def test_what_is_no_query_is_refused(endpoint: Endpoint, body: bytes) -> None:
     headers = {"Content-Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
 
