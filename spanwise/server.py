@@ -57,7 +57,7 @@ STOP_S = 25.0
 _OPEN_FILES = 1 << 16
 _SWITCH_S = 0.0005
 """How long a thread may compute while others wait for the interpreter. A request passes through it some eight times
-until it is acknowledged; with the 5 ms that Python begins with, the slowest agent traces took twice as long."""
+until it is acknowledged. With the 5 ms that Python begins with, p95 of agent traces was half as long again."""
 _STOP_STARTING_S = 5.0
 _CLOCK_SKEW_S = 2.0
 """Nodes of a cluster that keep time are closer than that."""
